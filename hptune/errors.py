@@ -1,0 +1,67 @@
+"""Every error hptune raises on purpose, and the exit status each ends in.
+
+    HptuneError                 1   it ran and failed
+    ├── InputError              2   what the user gave is wrong
+    │   ├── ConfigError         2   a key or value of the config, or an option of the command line
+    │   ├── DataError           2   the data set cannot be used as it is
+    │   └── UserCodeError       2   the user's own code raised, or is not where `target:` says
+    ├── RunDirectoryError       1   the run directory cannot be read or written
+    │   ├── JournalError        1   a damaged line, or a journal from a newer hptune
+    │   └── LockedError         1   another process is writing the run directory
+    └── StageFailed             1   no trial of a stage ended with a usable loss
+
+A message says what is wrong, where, and what would be right. It never needs a traceback to be understood.
+"""
+
+from __future__ import annotations
+
+
+class HptuneError(Exception):
+    """Base of all errors meant for the user; `str(error)` is the whole message."""
+
+    exit_status = 1
+
+
+class InputError(HptuneError):
+    """What the user gave is wrong; nothing was run and nothing was written over."""
+
+    exit_status = 2
+
+
+class ConfigError(InputError):
+    """A config key or value, or a command-line option, is wrong.
+
+    `where` is `file:line` (or `--set`), `key` the dotted key path; both stand in front of the message.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, key: str | None = None) -> None:
+        self.message, self.where, self.key = message, where, key
+        super().__init__(": ".join(part for part in (where, key, message) if part))
+
+
+class DataError(InputError):
+    """The data set is missing, empty, or of a form that cannot be trained on."""
+
+
+class UserCodeError(InputError):
+    """The user's own code raised or does not fit; `where` is its `file:line`."""
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        self.message, self.where = message, where
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class RunDirectoryError(HptuneError):
+    """The run directory cannot be read or written."""
+
+
+class JournalError(RunDirectoryError):
+    """The journal holds a damaged line or a format this version cannot read."""
+
+
+class LockedError(RunDirectoryError):
+    """Another process is writing this run directory."""
+
+
+class StageFailed(HptuneError):
+    """Every trial of a stage failed or diverged."""

@@ -1,0 +1,257 @@
+"""What a trial is: its hyper-parameters, its complete specification, and the record it leaves.
+
+A `TrialSpec` holds everything that decides a trial's numbers; `trial_id` is a hash of that content, so the same training is
+recognized whichever command asks for it. None of these types knows torch, files or clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from hptune.schedules import Schedule
+
+Status = Literal["completed", "diverged", "out_of_memory", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameters:
+    """The values the search moves.
+
+    `lr`: maximum learning rate of the schedule. `batch_size`: samples per optimizer step. `momentum`: largest momentum (AdamW: beta1);
+    `momentum_min`: the value it falls to under 1cycle. `weight_decay`: coupled L2 for sgd, decoupled for adamw, per unit of LR.
+    """
+
+    lr: float
+    batch_size: int
+    momentum: float
+    momentum_min: float
+    weight_decay: float
+
+    def but(self, **changes: Any) -> Hyperparameters:
+        """Return a copy with `changes`; `momentum_min` never exceeds `momentum`."""
+        new = replace(self, **changes)
+        return replace(new, momentum_min=new.momentum) if new.momentum_min > new.momentum else new
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """What changes floating-point results besides the mathematics: settled before a sweep by a fixed rule, then part of every spec.
+
+    `device` is the type (`cpu`, `cuda`, `mps`), `device_model` its name; `threads` CPU threads of one trial; `micro_batch` samples
+    per forward pass where a batch is accumulated in pieces.
+    """
+
+    device: str = "cpu"
+    device_model: str = ""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: int = 1
+    channels_last: bool = False
+    compiled: bool = False
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """When a trial ends early. Loss not finite always stops it.
+
+    The training loss is averaged over `window` steps; a mean above `factor` times the first one — the `reference` of an untrained
+    model — (ramps: times the lowest so far, which is what `relative_to_best` says) counts as divergence.
+    """
+
+    factor: float = 4.0
+    window: int = 10
+    relative_to_best: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """Everything that decides a trial's numbers.
+
+    `task`: hash of data, model, loss, metric, optimizer, the user's code and library versions. `steps`: optimizer steps.
+    `evaluate_at`: numbers of steps done after which the validation loss is measured (the last is always `steps`).
+    `validation_limit`: measure on a fixed subset of so many validation samples, or on all. `test`: measure the test part at the end.
+    `repetition` *k* has the same `seed` for every candidate: initialization, order and augmentation are shared in pairs.
+    """
+
+    task: str
+    hyperparameters: Hyperparameters
+    schedule: Schedule
+    steps: int
+    seed: int
+    repetition: int
+    evaluate_at: tuple[int, ...]
+    numerics: Numerics = Numerics()
+    validation_limit: int | None = None
+    stop: StopRule = StopRule()
+    test: bool = False
+
+    @property
+    def trial_id(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON of all fields."""
+        return content_hash(asdict(self))
+
+    @property
+    def samples(self) -> int:
+        """Training samples the whole trial processes: the unit of cost."""
+        return self.steps * self.hyperparameters.batch_size
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
+        """Rebuild a spec from `to_json`'s form; fields of a later minor version are ignored."""
+        known = _known(cls, data)
+        schedule = _known(Schedule, data["schedule"])
+        schedule["milestones"] = tuple(schedule.get("milestones", ()))
+        known["hyperparameters"] = Hyperparameters(**_known(Hyperparameters, data["hyperparameters"]))
+        known["schedule"] = Schedule(**schedule)
+        known["numerics"] = Numerics(**_known(Numerics, data["numerics"]))
+        known["stop"] = StopRule(**_known(StopRule, data["stop"]))
+        known["evaluate_at"] = tuple(data["evaluate_at"])
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveSummary:
+    """A trial's curve at its evaluation points; all tuples have one entry a point.
+
+    `train_loss` is the mean over the steps since the point before, `lr` the rate used at that step.
+    """
+
+    step: tuple[int, ...] = ()
+    lr: tuple[float, ...] = ()
+    train_loss: tuple[float, ...] = ()
+    val_loss: tuple[float, ...] = ()
+    metric: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """What a trial left. Losses are NaN where there is none; `seconds`, `samples_per_second` and `worker` are not reproducible.
+
+    `train_loss`: mean over the steps after the last-but-one evaluation. `test_block_losses`: mean test loss on up to 32 equal blocks of
+    the test part, in fixed order, from which the sampling error of a difference follows.
+    """
+
+    spec: TrialSpec
+    status: Status
+    val_loss: float = math.nan
+    metric: float = math.nan
+    best_val_loss: float = math.nan
+    best_metric: float = math.nan
+    train_loss: float = math.nan
+    test_loss: float = math.nan
+    test_metric: float = math.nan
+    test_block_losses: tuple[float, ...] = ()
+    curve: CurveSummary = field(default_factory=CurveSummary)
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    device: str = "cpu"
+    worker: int = 0
+    error: str | None = None
+
+    @property
+    def trial_id(self) -> str:
+        """The id of the trial that left this record."""
+        return self.spec.trial_id
+
+    @property
+    def usable(self) -> bool:
+        """Whether the trial completed with a finite validation loss, so that it can be ranked."""
+        return self.status == "completed" and math.isfinite(self.val_loss)
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training samples per second of the whole trial, evaluation included; 0 where no time was measured."""
+        return self.samples / self.seconds if self.seconds > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values with the `trial_id`; NaN and infinities stay floats."""
+        return {"trial_id": self.trial_id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialRecord:
+        """Rebuild a record from `to_json`'s form; fields of a later minor version are ignored."""
+        known = _known(cls, data)
+        known["spec"] = TrialSpec.from_json(data["spec"])
+        curve = {name: tuple(values) for name, values in _known(CurveSummary, data["curve"]).items()}
+        known["curve"] = CurveSummary(**curve)
+        known["test_block_losses"] = tuple(data["test_block_losses"])
+        return cls(**known)
+
+
+def content_hash(content: object) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of `content` as JSON with sorted keys and no spaces."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def derive_seed(seed: int, repetition: int) -> int:
+    """A 31-bit seed for repetition `repetition` of the experiment seed `seed`, the same for every candidate."""
+    digest = hashlib.sha256(f"{seed}/{repetition}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What all trials of a sweep share, as the engine found it when data and model were built once.
+
+    `task_id` is the hash of `identity` (fingerprints of data and user code, resolved model, loss, metric, optimizer, versions).
+    `test_samples` is 0 without a test part; `classes` 0 for regression; `notes` are sentences worth showing.
+    """
+
+    task_id: str
+    identity: Mapping[str, Any]
+    train_samples: int
+    val_samples: int
+    test_samples: int
+    classes: int
+    parameters: int
+    numerics: Numerics
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRequest:
+    """Measure the seconds of one optimizer step at this batch size, alone on the device."""
+
+    hyperparameters: Hyperparameters
+    numerics: Numerics
+    steps: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Median seconds of one optimizer step and of evaluating one sample; infinite where the batch does not fit in memory."""
+
+    batch_size: int
+    seconds_per_step: float
+    seconds_per_evaluated_sample: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A trial's series by step, one list a column, None where nothing was measured; `step` counts steps done."""
+
+    columns: Mapping[str, list[float | int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOutcome:
+    """What performing a trial returns: the record for the journal and the curve for its file."""
+
+    record: TrialRecord
+    curve: Curve
