@@ -107,13 +107,13 @@ class TrialSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
         """Rebuild a spec from `to_json`'s form; fields of a later minor version are ignored."""
-        known = _known(cls, data)
-        schedule = _known(Schedule, data["schedule"])
+        known = known_fields(cls, data)
+        schedule = known_fields(Schedule, data["schedule"])
         schedule["milestones"] = tuple(schedule.get("milestones", ()))
-        known["hyperparameters"] = Hyperparameters(**_known(Hyperparameters, data["hyperparameters"]))
+        known["hyperparameters"] = Hyperparameters(**known_fields(Hyperparameters, data["hyperparameters"]))
         known["schedule"] = Schedule(**schedule)
-        known["numerics"] = Numerics(**_known(Numerics, data["numerics"]))
-        known["stop"] = StopRule(**_known(StopRule, data["stop"]))
+        known["numerics"] = Numerics(**known_fields(Numerics, data["numerics"]))
+        known["stop"] = StopRule(**known_fields(StopRule, data["stop"]))
         known["evaluate_at"] = tuple(data["evaluate_at"])
         return cls(**known)
 
@@ -180,9 +180,9 @@ class TrialRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialRecord:
         """Rebuild a record from `to_json`'s form; fields of a later minor version are ignored."""
-        known = _known(cls, data)
+        known = known_fields(cls, data)
         known["spec"] = TrialSpec.from_json(data["spec"])
-        curve = {name: tuple(values) for name, values in _known(CurveSummary, data["curve"]).items()}
+        curve = {name: tuple(values) for name, values in known_fields(CurveSummary, data["curve"]).items()}
         known["curve"] = CurveSummary(**curve)
         known["test_block_losses"] = tuple(data["test_block_losses"])
         return cls(**known)
@@ -200,7 +200,8 @@ def derive_seed(seed: int, repetition: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `data` that are fields of the dataclass `cls`: unknown ones come from a later minor version."""
     names = {f.name for f in fields(cls)}
     return {name: value for name, value in data.items() if name in names}
 
