@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hptune.analysis.ranking import Noise, Row
+from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters
+
+LR_LENGTH_EXPONENT = -0.28  # the best LR of a longer run falls as length to this power (measured for 1cycle)
+DECAY_FLOOR = 3e-4  # coupled weight decay below this is raised at full length: short runs do not see overfitting
+DECAY_STEP = 3.0  # the more regularized neighbour
+SETTLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "lr_range": (("lr",), ()),
+    "batch_size": (("batch_size",), ("lr",)),
+    "momentum": (("momentum", "momentum_min"), ()),
+    "weight_decay": (("weight_decay",), ()),
+    "refine": ((), ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")),
+}
+"""What each search stage settles, in the order of the stages (a later one overrides): the hyper-parameters it is about, and
+those it may move along the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +29,7 @@ class Conclusion:
     """What one stage found.
 
     `sentence` says it with its numbers; `chosen` goes on to the next stage (None: nothing usable was found); `rows` is the ranked
-    table; `noise` the deviation seen in this stage's own short runs; `detail` JSON values for charts and exports.
+    table; `noise` the deviation seen in this stage's own runs; `detail` JSON values for charts and exports.
     """
 
     stage: str
@@ -32,3 +46,111 @@ class Conclusion:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The configuration to train with at full length.
+
+    `sources`: hyper-parameter name -> where its value came from. `confirmed`: whether full-length runs compared it with the
+    baseline; `better`: whether they showed it to be better (None: not compared). `gain`: ratio of validation losses with its 95 % interval.
+    `short`: the best of the short runs, before it was carried over to the full length.
+    """
+
+    hyperparameters: Hyperparameters
+    baseline: Hyperparameters
+    short: Hyperparameters
+    epochs: float
+    sources: tuple[tuple[str, str], ...] = ()
+    evidence: tuple[str, ...] = ()
+    confirmed: bool = False
+    better: bool | None = None
+    gain: Mapping[str, float] | None = None
+
+
+def settle(conclusions: Sequence[Conclusion], baseline: Hyperparameters) -> tuple[Hyperparameters, dict[str, str]]:
+    """Merge what the search stages settled into the baseline; also return the source of each value (`baseline` or a stage)."""
+    values = asdict(baseline)
+    sources = dict.fromkeys(values, "baseline")
+    by_stage = {c.stage: c for c in conclusions}
+    for stage, (own, moved) in SETTLES.items():
+        found = by_stage.get(stage)
+        if found is None or found.chosen is None:
+            continue
+        for name in (*own, *moved):
+            value = getattr(found.chosen, name)
+            if name in own or value != values[name]:
+                values[name], sources[name] = value, stage
+    return Hyperparameters(**values).but(), sources
+
+
+def transfer(short: Hyperparameters, ratio: float, optimizer: str, settled: frozenset[str]) -> tuple[Hyperparameters, dict[str, str]]:
+    """Carry the best short-run settings over to a run `ratio` times as long; also return a sentence for each changed value.
+
+    Only values the search `settled` are moved: LR by `ratio ** LR_LENGTH_EXPONENT`, sgd's weight decay up to `DECAY_FLOOR`.
+    """
+    changes: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    if "lr" in settled and ratio != 1:
+        changes["lr"] = lr = float(f"{short.lr * ratio**LR_LENGTH_EXPONENT:.2g}")
+        reasons["lr"] = (
+            f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length (LR ∝ length^{LR_LENGTH_EXPONENT})"
+        )
+    if "weight_decay" in settled and ratio >= 2 and optimizer == "sgd" and short.weight_decay < DECAY_FLOOR:
+        changes["weight_decay"] = DECAY_FLOOR
+        reasons["weight_decay"] = (
+            f"{format_number(short.weight_decay)} in short runs, raised to {format_number(DECAY_FLOOR)}: they do not see overfitting"
+        )
+    return short.but(**changes), reasons
+
+
+def finalists(
+    recommended: Hyperparameters, short: Hyperparameters, baseline: Hyperparameters, runners_up: Sequence[Hyperparameters], count: int
+) -> list[tuple[str, Hyperparameters]]:
+    """The candidates of confirm: the baseline and up to `count` different others, the recommendation first."""
+    decay = max(recommended.weight_decay, DECAY_FLOOR / DECAY_STEP) * DECAY_STEP
+    proposals = [
+        ("recommended", recommended),
+        ("regularized", recommended.but(weight_decay=float(f"{decay:.1g}"))),
+        ("short_run_best", short),
+        *((f"runner_up_{i + 1}", h) for i, h in enumerate(runners_up)),
+    ]
+    chosen = [("baseline", baseline)]
+    for name, h in proposals:
+        if len(chosen) <= count and h not in [kept for _, kept in chosen]:
+            chosen.append((name, h))
+    return chosen
+
+
+def recommend(
+    conclusions: Sequence[Conclusion], *, baseline: Hyperparameters, optimizer: str, length_ratio: float, epochs: Mapping[int, float]
+) -> Recommendation | None:
+    """Add up the stages' conclusions; None where no stage has chosen anything yet.
+
+    `length_ratio`: full over short length. `epochs`: full-length epochs for each batch size whose speed is known; key 0 holds the config's.
+    """
+    useful = [c for c in conclusions if c.chosen is not None and (c.stage in SETTLES or c.stage == "confirm")]
+    if not useful:
+        return None
+    short, origin = settle(useful, baseline)
+    settled = frozenset(name for name, stage in origin.items() if stage != "baseline")
+    carried, reasons = transfer(short, length_ratio, optimizer, settled)
+    sources = {name: reasons.get(name, stage) for name, stage in origin.items()}
+    confirm = next((c for c in useful if c.stage == "confirm"), None)
+    final = confirm.chosen if confirm is not None and confirm.chosen is not None else carried
+    if confirm is not None:
+        winner = str(confirm.detail.get("winner"))
+        sources = {
+            name: sources[name] if getattr(final, name) == getattr(carried, name) else f"confirm: the candidate {winner}" for name in sources
+        }
+    return Recommendation(
+        hyperparameters=final,
+        baseline=baseline,
+        short=short,
+        epochs=epochs.get(final.batch_size, epochs[0]),
+        sources=tuple(sources.items()),
+        evidence=tuple(f"{c.stage}: {c.sentence}" for c in useful),
+        confirmed=confirm is not None,
+        better=confirm.detail.get("better") if confirm is not None else None,
+        gain=confirm.detail.get("gain") if confirm is not None else None,
+    )

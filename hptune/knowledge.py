@@ -1,0 +1,122 @@
+"""What each stage is told: earlier conclusions, noise, speeds and its share of the budget, put together from the run so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from hptune.analysis.ranking import Noise
+from hptune.analysis.recommendation import SETTLES, Conclusion, finalists, settle, transfer
+from hptune.config.schema import Experiment
+from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
+from hptune.trial import Calibration, Task, TrialRecord
+
+SHARES = {"lr_range": 3.0, "batch_size": 3.0, "momentum": 1.0, "weight_decay": 1.5, "refine": 2.0}
+"""How a search budget is divided among the stages still to come; what one leaves goes to the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A stage that is done: what it knew, its records in plan order, and what it concluded."""
+
+    knowledge: Knowledge
+    records: tuple[TrialRecord, ...]
+    conclusion: Conclusion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The search so far: finished stages by name, and the seconds of wall time they took."""
+
+    finished: Mapping[str, Finished] = field(default_factory=dict)
+    elapsed: float = 0.0
+
+    def before(self, stage: str) -> list[Finished]:
+        """The finished search stages that come before `stage` in the method's order; all of them for a key sweep."""
+        order = STAGES[: STAGES.index(stage)] if stage in STAGES else tuple(SETTLES)
+        return [self.finished[name] for name in order if name in self.finished]
+
+
+def enabled_stages(experiment: Experiment) -> tuple[str, ...]:
+    """The stages `hptune run` goes through, in order."""
+    return tuple(name for name in STAGES if getattr(experiment.stages, name))
+
+
+def stage_knowledge(
+    name: str, experiment: Experiment, task: Task, progress: Progress, *, settings: Mapping[str, Any], seconds_per_run: float | None = None
+) -> Knowledge:
+    """What stage `name` is told. `seconds_per_run`: wall seconds of one short-run equivalent, for budgets given as time."""
+    earlier = progress.before(name)
+    conclusions = [stage.conclusion for stage in earlier]
+    baseline = experiment.baseline_hyperparameters()
+    start, sources = settle(conclusions, baseline)
+    knowledge = Knowledge(
+        task=task.task_id,
+        numerics=task.numerics,
+        train_samples=task.train_samples,
+        val_samples=task.val_samples,
+        test_samples=task.test_samples,
+        optimizer=experiment.optimizer.name,
+        schedule=experiment.schedule.schedule(),
+        start=start,
+        baseline=baseline,
+        settings=settings,
+        sources=tuple(sources.items()),
+        short_epochs=experiment.budget.short_epochs,
+        full_epochs=experiment.budget.epochs,
+        seeds=experiment.seeds,
+        seed=experiment.seed,
+        rank_by=experiment.rank_by,
+        larger_is_better=experiment.metric.larger_is_better,
+        noise=sum((c.noise for c in conclusions), Noise()) if experiment.rank_by == "val_loss" else Noise(),
+        speeds=known_speeds(earlier),
+        history=tuple(dict.fromkeys(r.trial_id for stage in earlier for r in stage.records if r.spec.schedule.kind != "ramp")),
+    )
+    if name == "confirm":
+        return replace(knowledge, settings={**settings, "finalists": _finalists(experiment, knowledge, progress)})
+    return replace(knowledge, allowance=allowance(name, experiment, knowledge, progress, seconds_per_run)) if name in SHARES else knowledge
+
+
+def known_speeds(earlier: Sequence[Finished]) -> tuple[tuple[int, float], ...]:
+    """Relative speeds of batch sizes, as the batch-size stage measured them."""
+    return next((stage.knowledge.speeds for stage in earlier if stage.conclusion.stage == "batch_size"), ())
+
+
+def allowance(
+    name: str, experiment: Experiment, knowledge: Knowledge, progress: Progress, seconds_per_run: float | None
+) -> float | None:
+    """Short-run equivalents stage `name` may spend: its share of what the budget still holds; None without a budget."""
+    budget = experiment.budget
+    if budget.search_runs is not None:
+        spent = {r.trial_id: knowledge.cost(r.spec) for stage in progress.before(name) for r in stage.records}
+        left = budget.search_runs - sum(spent.values())
+    elif budget.search_seconds is not None and seconds_per_run:
+        left = (budget.search_seconds - progress.elapsed) / seconds_per_run
+    else:
+        return None
+    coming = [stage for stage in enabled_stages(experiment) if stage in SHARES and STAGES.index(stage) >= STAGES.index(name)]
+    total = sum(SHARES[stage] for stage in coming) or SHARES[name]
+    return round(max(left, 0.0) * SHARES[name] / total, 3)
+
+
+def seconds_per_short_run(knowledge: Knowledge, calibration: Calibration) -> float:
+    """Seconds of one short run at the baseline, evaluations included, from a calibration of its batch size."""
+    steps = knowledge.steps(knowledge.short_epochs, knowledge.baseline.batch_size)
+    return steps * calibration.seconds_per_step + EVALUATIONS * knowledge.val_samples * calibration.seconds_per_evaluated_sample
+
+
+def length_ratio(experiment: Experiment) -> float:
+    """Full over short length."""
+    return experiment.budget.epochs / experiment.budget.short_epochs
+
+
+def _finalists(experiment: Experiment, knowledge: Knowledge, progress: Progress) -> list[list[Any]]:
+    settled = frozenset(name for name, source in knowledge.sources if source != "baseline")
+    ratio, optimizer = length_ratio(experiment), experiment.optimizer.name
+    recommended, _ = transfer(knowledge.start, ratio, optimizer, settled)
+    refine = progress.finished.get("refine")
+    rows = [row for row in refine.conclusion.rows if row.verdict in ("best", "tied")] if refine else []
+    runners_up = [transfer(row.hyperparameters, ratio, optimizer, settled)[0] for row in rows if row.hyperparameters != knowledge.start]
+    count = experiment.stages.confirm.finalists if experiment.stages.confirm else 0
+    return [[name, asdict(h)] for name, h in finalists(recommended, knowledge.start, knowledge.baseline, runners_up, count)]

@@ -1,0 +1,279 @@
+"""The loop: plan -> what is missing -> execute -> journal -> conclude. It yields events and prints nothing.
+
+A stage is planned from the beginning each time; trials already in the journal are taken from there. So a run that was killed
+continues by being run again, and ends with the same tables.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from hptune.analysis.recommendation import Conclusion
+from hptune.config.schema import Experiment
+from hptune.errors import StageFailed
+from hptune.executors.base import Executor, Failure
+from hptune.knowledge import Finished, Progress, seconds_per_short_run, stage_knowledge
+from hptune.sampler import TpeSampler
+from hptune.stages import Knowledge, stage_named
+from hptune.stages.batch_size import relative_speeds
+from hptune.store.journal import Journal
+from hptune.store.layout import RunLayout, write_curve
+from hptune.trial import Calibration, CalibrationRequest, Curve, Hyperparameters, Task, TrialOutcome, TrialRecord, TrialSpec, content_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage begins, from `knowledge`."""
+
+    stage: str
+    knowledge: Knowledge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlanned:
+    """A round of `trials` was planned, `known` of them already in the journal."""
+
+    stage: str
+    trials: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialDone:
+    """One trial ended and is in the journal."""
+
+    stage: str
+    record: TrialRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConcluded:
+    """A stage is finished."""
+
+    conclusion: Conclusion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something worth saying on the way."""
+
+    text: str
+
+
+Event = StageStarted | RoundPlanned | TrialDone | StageConcluded | Remark
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What the loop works with; `progress` grows as stages finish.
+
+    `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back.
+    """
+
+    experiment: Experiment
+    task: Task
+    executor: Executor
+    journal: Journal
+    layout: RunLayout
+    variants: Mapping[str, Experiment] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    clock: Callable[[], float] = time.monotonic
+
+
+def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
+    """Run `stages` in order. A search stage the budget no longer reaches is passed over with a remark.
+
+    Raises StageFailed where no trial of a stage ended with a usable loss.
+    """
+    _journal_once(run, "task", run.task.task_id, asdict(run.task))
+    for name in stages:
+        yield from run_stage(run, name, _block(run.experiment, name))
+
+
+def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
+    """Run one stage with `settings` and add it to the run's progress."""
+    began = run.clock()
+    if name == "batch_size" and settings["compare"] == "time":
+        settings = {**settings, "seconds_per_step": yield from _calibrated_sizes(run, settings)}
+    knowledge = yield from _knowledge(run, name, settings)
+    yield StageStarted(stage=name, knowledge=knowledge)
+    done = yield from _rounds(run, name, knowledge, began)
+    if not done:
+        yield Remark(text=f"{name}: passed over, the search budget is spent")
+        return
+    conclusion = stage_named(name).conclude(knowledge, done)
+    _journal_latest(run, "conclusion", name, conclusion.to_json())
+    finished = {**run.progress.finished, name: Finished(knowledge=knowledge, records=tuple(done), conclusion=conclusion)}
+    run.progress = Progress(finished=finished, elapsed=run.progress.elapsed + run.clock() - began)
+    if run.experiment.budget.search_seconds is not None:
+        run.journal.append("clock", {"elapsed": run.progress.elapsed})
+    yield StageConcluded(conclusion=conclusion)
+    if conclusion.chosen is None:
+        raise StageFailed(f"stage {name}: {conclusion.sentence}")
+
+
+def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Progress:
+    """What the journal holds of `stages` for this task: complete stages only, concluded afresh from their records."""
+    finished: dict[str, Finished] = {}
+    for name in stages:
+        plan = journal.state.plans.get(name)
+        if plan is None or plan["knowledge"]["task"] != task.task_id or not all(t in journal.state.records for t in plan["trials"]):
+            continue
+        knowledge = Knowledge.from_json(plan["knowledge"])
+        records = tuple(journal.state.records[t] for t in plan["trials"])
+        conclusion = stage_named(name).conclude(knowledge, records)
+        if conclusion.chosen is not None:
+            finished[name] = Finished(knowledge=knowledge, records=records, conclusion=conclusion)
+    return Progress(finished=finished, elapsed=elapsed_before(journal))
+
+
+def elapsed_before(journal: Journal) -> float:
+    """Seconds of search time that earlier invocations spent on this run directory."""
+    return max((float(record["elapsed"]) for record in journal.state.others.get("clock", ())), default=0.0)
+
+
+def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Iterator[Any]:
+    """Plan and run rounds until the stage has what it needs; return its records in plan order."""
+    records = run.journal.state.records
+    stage = stage_named(name, TpeSampler(records[t] for t in knowledge.history) if name == "refine" else None)
+    planned: list[TrialSpec] = []
+    done: list[TrialRecord] = []
+    while new := stage.plan(knowledge, done):
+        missing = [spec for spec in new if spec.trial_id not in records]
+        if missing and _out_of_time(run, name, began):
+            yield Remark(text=f"{name}: ended early, the search time is spent")
+            break
+        planned += new
+        _journal_plan(run, name, knowledge, planned)
+        yield RoundPlanned(stage=name, trials=len(new), known=len(new) - len(missing))
+        for record in _execute(run, missing):
+            yield TrialDone(stage=name, record=record)
+        done = [run.journal.state.records[spec.trial_id] for spec in planned]
+    return done
+
+
+def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
+    """Run `specs` and journal each record as it comes; what ran out of memory beside others is tried again alone."""
+    again: list[TrialSpec] = []
+    for index, result in run.executor.map([(_experiment_of(run, spec), spec) for spec in specs]):
+        outcome = _outcome(specs[index], result)
+        if outcome.record.status == "out_of_memory" and run.executor.workers > 1 and len(specs) > 1:
+            again.append(specs[index])
+        else:
+            yield _keep(run, outcome)
+    for spec in again:
+        for _, result in run.executor.map([(_experiment_of(run, spec), spec)]):
+            yield _keep(run, _outcome(spec, result))
+
+
+def _keep(run: Run, outcome: TrialOutcome) -> TrialRecord:
+    write_curve(run.layout, outcome.record.trial_id, outcome.curve)
+    run.journal.append("trial", outcome.record.to_json())
+    return outcome.record
+
+
+def _outcome(spec: TrialSpec, result: TrialOutcome | Failure) -> TrialOutcome:
+    if isinstance(result, Failure):
+        reason = result.error.strip().splitlines()[-1] if result.error.strip() else "the worker gave no reason"
+        return TrialOutcome(TrialRecord(spec=spec, status="failed", error=reason), Curve({"step": []}))
+    return result
+
+
+def _experiment_of(run: Run, spec: TrialSpec) -> Experiment:
+    return run.variants.get(spec.task, run.experiment)
+
+
+def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Return the stage's knowledge; one that the journal holds is taken up again where only a time budget's share differs."""
+    seconds = (yield from _seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
+    knowledge = stage_knowledge(name, run.experiment, run.task, run.progress, settings=settings, seconds_per_run=seconds)
+    if name == "batch_size" and "seconds_per_step" in settings:
+        knowledge = replace(knowledge, speeds=relative_speeds(dict(settings["seconds_per_step"]), knowledge.baseline))
+    plan = run.journal.state.plans.get(name)
+    if plan is not None and seconds is not None:
+        journalled = Knowledge.from_json(plan["knowledge"])
+        if replace(journalled, allowance=knowledge.allowance) == Knowledge.from_json(_plain(knowledge.to_json())):
+            return journalled
+    return knowledge
+
+
+def _calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Iterator[Any]:
+    """Return [[batch size, seconds per step], ...] for the sizes the data can fill; measured once, then journalled."""
+    own = run.experiment.baseline_hyperparameters()
+    sizes = sorted({own.batch_size, *settings["values"]})
+    measured = []
+    for size in sizes:
+        if size <= run.task.train_samples:
+            calibration = yield from _calibration(run, own.but(batch_size=size))
+            measured.append([size, calibration.seconds_per_step])
+    return measured
+
+
+def _seconds_per_run(run: Run) -> Iterator[Any]:
+    """Wall seconds of one short-run equivalent: measured by the trials so far, or else by a calibration at the baseline."""
+    finished = list(run.progress.finished.values())
+    records = {r.trial_id: (s.knowledge.cost(r.spec), r.seconds) for s in finished for r in s.records}
+    cost, seconds = (sum(pair[i] for pair in records.values()) for i in (0, 1))
+    if cost == 0:
+        own = run.experiment.baseline_hyperparameters()
+        calibration = yield from _calibration(run, own)
+        knowledge = stage_knowledge("lr_range", run.experiment, run.task, Progress(), settings={})
+        cost, seconds = 1.0, seconds_per_short_run(knowledge, calibration)
+    return max(seconds / cost / run.executor.workers, 1e-6)
+
+
+def _calibration(run: Run, hyperparameters: Hyperparameters) -> Iterator[Any]:
+    request = CalibrationRequest(hyperparameters=hyperparameters, numerics=run.task.numerics)
+    key = content_hash([run.task.task_id, asdict(request)])
+    if key not in run.journal.state.calibrations:
+        yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
+        for _, result in run.executor.map([(run.experiment, request)]):
+            if isinstance(result, Failure):
+                raise StageFailed(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
+            run.journal.append("calibration", {"key": key, **asdict(result)})
+    stored = run.journal.state.calibrations[key]
+    return Calibration(**{name: stored[name] for name in ("batch_size", "seconds_per_step", "seconds_per_evaluated_sample")})
+
+
+def _out_of_time(run: Run, name: str, began: float) -> bool:
+    limit = run.experiment.budget.search_seconds
+    return limit is not None and name != "confirm" and run.progress.elapsed + run.clock() - began >= limit
+
+
+def _block(experiment: Experiment, name: str) -> dict[str, Any]:
+    block: dict[str, Any] = getattr(experiment.stages, name).model_dump()
+    return block
+
+
+def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialSpec]) -> None:
+    """Append the plan unless the latest one of this stage begins with it: a continued run repeats nothing."""
+    ids = [spec.trial_id for spec in planned]
+    payload = {"stage": name, "knowledge": _plain(knowledge.to_json()), "trials": ids}
+    latest = run.journal.state.plans.get(name)
+    if latest is None or not _same(latest["knowledge"], payload["knowledge"]) or latest["trials"][: len(ids)] != ids:
+        run.journal.append("plan", payload)
+
+
+def _journal_latest(run: Run, kind: str, stage: str, payload: Mapping[str, Any]) -> None:
+    latest = run.journal.state.conclusions.get(stage)
+    if latest is None or not _same({k: v for k, v in latest.items() if k != "kind"}, payload):
+        run.journal.append(kind, payload)
+
+
+def _journal_once(run: Run, kind: str, key: str, payload: Mapping[str, Any]) -> None:
+    if key not in run.journal.state.tasks:
+        run.journal.append(kind, payload)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: tuples become lists, as they are when read back."""
+    return json.loads(json.dumps(value))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of JSON texts, so that NaN equals NaN."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

@@ -1,0 +1,133 @@
+"""Stage 2: batch sizes at equal compute time, each with an LR check of its own (arXiv 1803.09820, section 4.2, remark 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hptune.analysis.ranking import Row
+from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.wording import format_number
+from hptune.stages.base import Knowledge
+from hptune.stages.conclusions import comparison, conclusion, nothing_usable
+from hptune.stages.lr_range import round_lr
+from hptune.stages.rounds import by_distance, next_round, ranked, select, within
+from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
+
+LR_EXPONENT = {"sgd": 0.7, "adamw": 0.5}  # best LR grows as batch to this power: measured for short 1cycle runs
+LR_FACTORS = (1.0, 0.5, 2.0)  # checked around the scaled LR
+TOLERANCE = 1.15  # throughputs within this factor count as equal: timing noise must not decide
+MAX_SPEED = 4.0
+SATURATED = 0.95  # a batch with this share of the best throughput is as fast as it gets
+
+
+class BatchSize:
+    """Compares batch sizes by short runs of equal compute time (or equal samples), each at the best of three LRs."""
+
+    name = "batch_size"
+
+    def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """All LRs of all sizes on the first seed, then further seeds for each size's best LR."""
+        known = {record.trial_id for record in done}
+        grid = [spec for size in self._sizes(knowledge) for spec in self._lr_checks(knowledge, size)]
+        missing = [spec for spec in grid if spec.trial_id not in known]
+        if affordable := within(knowledge, missing, done):
+            return affordable
+        return next_round(knowledge, self._best_of_each(knowledge, done), done)
+
+    def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
+        """Choose the size with the lowest loss; a larger one where the difference is within the noise."""
+        ranking = ranked(knowledge, select(done, self._best_of_each(knowledge, done)), _columns)
+        chosen = max(ranking.near_equal(), key=lambda row: row.hyperparameters.batch_size) if ranking.best else None
+        notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen)]
+        detail = {"speeds": [list(pair) for pair in knowledge.speeds], "compare": knowledge.settings["compare"]}
+        if chosen is None:
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("batch size", done), notes=notes, detail=detail)
+        basis = "equal compute time" if knowledge.speeds else "equal samples"
+        sentence = f"{comparison('batch_size', ranking, chosen, preferred='larger')} (at {basis}, LR {format_number(chosen.hyperparameters.lr)})"
+        return conclusion(self.name, ranking, done, chosen, sentence=sentence, notes=notes, detail=detail)
+
+    def _sizes(self, k: Knowledge) -> list[int]:
+        """The start's size first, then those that fit the data and memory and, at equal time, still gain throughput."""
+        sizes = [int(v) for v in by_distance(k.settings["values"], k.start.batch_size)]
+        return [size for size in sizes if size == k.start.batch_size or self._reason_against(k, size) is None]
+
+    def _reason_against(self, k: Knowledge, size: int) -> str | None:
+        seconds = _seconds(k.settings)
+        if size > k.train_samples:
+            return f"batch size {size} is larger than the training part ({k.train_samples})"
+        if not math.isfinite(seconds.get(size, 0.0)):
+            return f"batch size {size} does not fit in memory"
+        if k.settings["compare"] == "time" and seconds:
+            enough = smallest_saturated(seconds)
+            if size > max(enough, k.start.batch_size):
+                return f"batch size {size} is no faster per sample than {enough}"
+        return None
+
+    def _left_out(self, k: Knowledge) -> list[str]:
+        reasons = [self._reason_against(k, size) for size in sorted(k.settings["values"]) if size != k.start.batch_size]
+        return [f"left out: {reason}" for reason in reasons if reason]
+
+    def _lr_checks(self, k: Knowledge, size: int) -> list[TrialSpec]:
+        """The start's own LR at its own size (it was just checked); three around the scaled LR elsewhere."""
+        if size == k.start.batch_size:
+            return [k.short_run(k.start)]
+        scaled = k.start.lr * (size / k.start.batch_size) ** LR_EXPONENT[k.optimizer]
+        return [k.short_run(k.start.but(batch_size=size, lr=round_lr(scaled * factor))) for factor in LR_FACTORS]
+
+    def _best_of_each(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """For each size its best LR by the first seed, as first-seed specs."""
+        best: dict[int, TrialRecord] = {}
+        for record in done:
+            size = record.spec.hyperparameters.batch_size
+            if record.spec.repetition == 0 and (size not in best or _loss(k, record) < _loss(k, best[size])):
+                best[size] = record
+        return [record.spec for record in best.values()]
+
+    def _lr_at_edge(self, k: Knowledge, chosen: Row | None) -> list[str]:
+        """Say so where the chosen size's LR is the outermost one checked."""
+        if chosen is None or chosen.hyperparameters.batch_size == k.start.batch_size:
+            return []
+        tried = [spec.hyperparameters.lr for spec in self._lr_checks(k, chosen.hyperparameters.batch_size)]
+        lr = chosen.hyperparameters.lr
+        if lr not in (min(tried), max(tried)):
+            return []
+        return [f"the best LR at batch size {chosen.hyperparameters.batch_size} ({format_number(lr)}) is the outermost one checked"]
+
+
+def relative_speeds(seconds_per_step: Mapping[int, float], baseline: Hyperparameters) -> tuple[tuple[int, float], ...]:
+    """Samples per second of each batch size over the baseline's; differences within `TOLERANCE` count as none.
+
+    `seconds_per_step` maps batch size to measured seconds (infinite: does not fit in memory, left out).
+    """
+    own = baseline.batch_size / seconds_per_step[baseline.batch_size]
+    speeds = []
+    for size, seconds in sorted(seconds_per_step.items()):
+        speed = size / seconds / own
+        if speed > 0:
+            equal = max(speed, 1 / speed) <= TOLERANCE
+            speeds.append((size, 1.0 if equal else round(min(max(speed, 1 / MAX_SPEED), MAX_SPEED), 2)))
+    return tuple(speeds)
+
+
+def smallest_saturated(seconds_per_step: Mapping[int, float]) -> int:
+    """The smallest batch size with nearly the highest throughput: larger ones buy no time."""
+    throughput = {size: size / seconds for size, seconds in seconds_per_step.items()}
+    return min(size for size, rate in throughput.items() if rate >= SATURATED * max(throughput.values()))
+
+
+def _seconds(settings: Mapping[str, object]) -> dict[int, float]:
+    measured = settings.get("seconds_per_step", [])
+    return {int(size): float(seconds) for size, seconds in measured} if isinstance(measured, list | tuple) else {}
+
+
+def _loss(k: Knowledge, record: TrialRecord) -> float:
+    if not record.usable:
+        return math.inf
+    if k.rank_by == "metric":
+        return -record.metric if k.larger_is_better else record.metric
+    return record.val_loss
+
+
+def _columns(spec: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:
+    return (("batch_size", spec.hyperparameters.batch_size), ("lr", spec.hyperparameters.lr))

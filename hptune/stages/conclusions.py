@@ -1,0 +1,69 @@
+"""From a ranking to a conclusion, the same way in every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hptune.analysis.ranking import Ranking, Row, disagreement
+from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.wording import format_number
+from hptune.trial import TrialRecord
+
+
+def conclusion(
+    stage: str,
+    ranking: Ranking,
+    done: Sequence[TrialRecord],
+    chosen: Row | None,
+    *,
+    sentence: str,
+    notes: Sequence[str] = (),
+    detail: Mapping[str, Any] | None = None,
+) -> Conclusion:
+    """Assemble a stage's conclusion: `chosen` is the row that goes on; costs are summed over all its trials."""
+    remarks = [disagreement(ranking), failures(done)]
+    return Conclusion(
+        stage=stage,
+        sentence=sentence,
+        notes=(*notes, *(remark for remark in remarks if remark)),
+        chosen=chosen.hyperparameters if chosen else None,
+        rows=(ranking.choose(chosen) if chosen else ranking).rows,
+        noise=ranking.noise,
+        trials=len(done),
+        samples=sum(record.samples for record in done),
+        seconds=sum(record.seconds for record in done),
+        detail=detail or {},
+    )
+
+
+def failures(done: Sequence[TrialRecord]) -> str | None:
+    """A sentence on trials that raised, with the first error."""
+    failed = [record for record in done if record.status == "failed"]
+    return f"{len(failed)} of {len(done)} trials failed: {failed[0].error}" if failed else None
+
+
+def comparison(name: str, ranking: Ranking, chosen: Row, *, preferred: str) -> str:
+    """One sentence on a sweep: the value that goes on, its loss, what it was told apart from, and why it was preferred."""
+    value = format_number(dict(chosen.values)[name])
+    rows = [row for row in ranking.rows if row is not chosen]
+    worse = sum(row.verdict not in ("best", "tied") for row in rows)
+    text = f"{name.replace('_', ' ')} {value} goes on: loss {format_number(chosen.val_loss)}{interval(chosen)}"
+    if ranking.best is not chosen and ranking.best is not None:
+        best = ranking.best
+        text += f", {preferred} than {format_number(dict(best.values)[name])}, whose loss {format_number(best.val_loss)} is within the noise"
+    if rows:
+        text += f"; {worse} of {len(rows)} others shown to be worse" if worse else f"; not told apart from {len(rows)} others"
+    return text
+
+
+def interval(row: Row) -> str:
+    """` [low, high]`, or nothing where no interval can be given."""
+    if row.val_loss_low != row.val_loss_low:
+        return ""
+    return f" [{format_number(row.val_loss_low)}, {format_number(row.val_loss_high)}]"
+
+
+def nothing_usable(what: str, done: Sequence[TrialRecord]) -> str:
+    """The sentence of a stage in which nothing completed."""
+    return f"no {what} gave a usable loss: {', '.join(sorted({r.status for r in done})) or 'nothing was run'}"

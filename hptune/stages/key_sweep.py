@@ -1,0 +1,45 @@
+"""A sweep of any other config key, by the same machinery: short paired runs, pooled noise, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hptune.analysis.recommendation import Conclusion
+from hptune.schedules import Schedule
+from hptune.stages.base import Knowledge
+from hptune.stages.conclusions import comparison, conclusion, nothing_usable
+from hptune.stages.rounds import contender, next_round, ranked
+from hptune.trial import Hyperparameters, Numerics, TrialRecord, TrialSpec
+
+
+class KeySweep:
+    """Compares the values of one config key; `settings["variants"]` holds what each value makes of the trial.
+
+    A variant is a mapping with `value`, `task`, `train_samples`, `hyperparameters`, `schedule` and `numerics`.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.name = key
+
+    def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """Every value on the first seed, further seeds for those in the race."""
+        return next_round(knowledge, [_run(knowledge, variant) for variant in knowledge.settings["variants"]], done)
+
+    def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
+        """Choose the value with the lowest loss."""
+        values = {contender(_run(knowledge, variant)): variant["value"] for variant in knowledge.settings["variants"]}
+        column = self.name.rpartition(".")[2]
+        ranking = ranked(knowledge, done, lambda spec: ((column, values[contender(spec)]),))
+        if ranking.best is None:
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable(f"value of {self.name}", done))
+        sentence = comparison(column, ranking, ranking.best, preferred="")
+        detail = {"key": self.name, "value": dict(ranking.best.values)[column]}
+        return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
+
+
+def _run(k: Knowledge, variant: Mapping[str, Any]) -> TrialSpec:
+    own = replace(k, task=variant["task"], train_samples=int(variant["train_samples"]))
+    schedule = Schedule(**{**variant["schedule"], "milestones": tuple(variant["schedule"]["milestones"])})
+    return own.short_run(Hyperparameters(**variant["hyperparameters"]), schedule=schedule, numerics=Numerics(**variant["numerics"]))

@@ -1,0 +1,127 @@
+"""Stage 1: LR range tests, then short 1cycle runs around what they suggest (arXiv 1803.09820, sections 4.1 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
+from hptune.analysis.ranking import Ranking, Row
+from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.wording import format_number
+from hptune.schedules import Schedule
+from hptune.stages.base import Knowledge
+from hptune.stages.conclusions import conclusion
+from hptune.stages.rounds import next_round, ranked, select, within
+from hptune.trial import StopRule, TrialRecord, TrialSpec
+
+TEXTBOOK_LR = {"sgd": 0.1, "adamw": 1e-3}
+RANGE_POINTS = 24  # validation points of a ramp: about five a decade at the default range
+RANGE_SAMPLES = 1000  # fixed validation subset of a ramp
+MIN_RAMP_STEPS = 60  # a faster ramp is itself unstable (section 4.1)
+SPREAD = 2.0  # the checks stand a factor of this around the suggestion
+SAME = 1.2  # LRs closer than this factor are one candidate
+EXTENSIONS = 2  # how often the checked range grows when its edge is best
+
+
+class LrRange:
+    """Ramps the LR over short runs on each seed, suggests a maximum, and checks it in short runs around it."""
+
+    name = "lr_range"
+
+    def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """First the ramps, then the check runs, then further LRs while the best is at the edge."""
+        known = {record.trial_id for record in done}
+        ramps = [spec for spec in self._ramps(knowledge) if spec.trial_id not in known]
+        if ramps and len(ramps) == knowledge.seeds:
+            return within(knowledge, ramps, done) or ramps[:1]
+        rates = self._first_rates(knowledge, done)
+        for _ in range(EXTENSIONS + 1):
+            wanted = [knowledge.short_run(knowledge.start.but(lr=lr)) for lr in rates]
+            if new := next_round(knowledge, wanted, done):
+                return new
+            beyond = self._beyond_edge(rates, ranked(knowledge, select(done, wanted), _columns).best)
+            if beyond is None:
+                break
+            rates = [*rates, round_lr(beyond)]
+        return []
+
+    def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
+        """Choose the LR of the best check run; the range test's reading stands beside it."""
+        summary = self._summary(knowledge, done)
+        ranking = ranked(knowledge, [r for r in done if r.spec.schedule.kind != "ramp"], _columns)
+        detail = {
+            "ranges": [_series(record) for record in done if record.spec.schedule.kind == "ramp"],
+            "kind": summary.kind,
+            "suggested": summary.lr_max,
+            "low": summary.low,
+            "high": summary.high,
+        }
+        sentence = f"{summary.sentence}; {_checked(ranking)}" if ranking.rows else summary.sentence
+        return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
+
+    def _ramps(self, k: Knowledge) -> list[TrialSpec]:
+        start = k.start.but(lr=float(k.settings["max_lr"]), momentum_min=k.start.momentum)
+        steps = max(k.steps(k.short_epochs, start.batch_size), MIN_RAMP_STEPS)
+        points = tuple(sorted({max(1, round(steps * (i + 1) / RANGE_POINTS)) for i in range(RANGE_POINTS)}))
+        ramp = Schedule(kind="ramp", shape=k.settings["ramp"], min_lr=float(k.settings["min_lr"]))
+        return [
+            k.short_run(
+                start,
+                repetition,
+                schedule=ramp,
+                steps=steps,
+                evaluate_at=points,
+                validation_limit=min(RANGE_SAMPLES, k.val_samples),
+                stop=StopRule(window=max(1, steps // RANGE_POINTS), relative_to_best=True),
+            )
+            for repetition in range(k.seeds)
+        ]
+
+    def _summary(self, k: Knowledge, done: Sequence[TrialRecord]) -> RangeSummary:
+        readings = [read_range(r.curve.lr, r.curve.val_loss) for r in done if r.spec.schedule.kind == "ramp"]
+        return summarize_ranges(readings, min_lr=float(k.settings["min_lr"]), max_lr=float(k.settings["max_lr"]))
+
+    def _beyond_edge(self, rates: Sequence[float], best: Row | None) -> float | None:
+        """The next LR outward where the best one is the lowest or highest tried; far down where everything diverged."""
+        if best is None:
+            return min(rates) / 10
+        if best.hyperparameters.lr == min(rates):
+            return min(rates) / SPREAD
+        return max(rates) * SPREAD if best.hyperparameters.lr == max(rates) else None
+
+    def _first_rates(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[float]:
+        """The suggestion and its neighbours, the baseline's LR and a textbook LR, since a range test alone can mislead."""
+        suggested = self._summary(k, done).lr_max
+        rates = [k.start.lr]
+        others = [] if suggested is None else [suggested, suggested / SPREAD, suggested * SPREAD]
+        for lr in (*others, TEXTBOOK_LR[k.optimizer]):
+            rounded = round_lr(lr)
+            if all(max(rounded, kept) / min(rounded, kept) > SAME for kept in rates):
+                rates.append(rounded)
+        return rates
+
+
+def round_lr(lr: float) -> float:
+    """Two significant figures: nothing finer can be told from short runs."""
+    return float(f"{lr:.1e}")
+
+
+def _columns(spec: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:
+    return (("lr", spec.hyperparameters.lr),)
+
+
+def _series(record: TrialRecord) -> dict[str, object]:
+    curve = record.curve
+    series = {"lr": curve.lr, "val_loss": curve.val_loss, "train_loss": curve.train_loss}
+    return {"repetition": record.spec.repetition, **{name: list(values) for name, values in series.items()}}
+
+
+def _checked(ranking: Ranking) -> str:
+    if ranking.best is None:
+        return f"all {len(ranking.rows)} short runs around it diverged or failed: lower stages.lr_range.min_lr or look at the data"
+    tried = sorted(row.hyperparameters.lr for row in ranking.rows)
+    best = ranking.best
+    text = f"of {len(tried)} LRs checked in short runs, {format_number(best.hyperparameters.lr)} is best (loss {format_number(best.val_loss)})"
+    if len(tried) > 1 and best.hyperparameters.lr in (tried[0], tried[-1]):
+        text += ", at the edge of what was tried"
+    return text

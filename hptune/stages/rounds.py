@@ -1,0 +1,93 @@
+"""Rounds of trials, shared by all stages: who is compared, who gets another seed, what the budget still buys.
+
+A round is complete or it is not run: what a stage decides next depends on the config and on finished rounds, never on which
+worker was first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from hptune.analysis.ranking import Candidate, Noise, Ranking, in_race, rank
+from hptune.stages.base import Knowledge
+from hptune.trial import TrialRecord, TrialSpec, derive_seed
+
+Columns = Callable[[TrialSpec], tuple[tuple[str, float | int | str], ...]]
+
+
+def contender(spec: TrialSpec) -> TrialSpec:
+    """The spec without its repetition: equal for all seeds of one candidate."""
+    return replace(spec, seed=0, repetition=0)
+
+
+def repeated(k: Knowledge, spec: TrialSpec, repetition: int) -> TrialSpec:
+    """The same candidate on another seed."""
+    return replace(spec, repetition=repetition, seed=derive_seed(k.seed, repetition))
+
+
+def select(done: Iterable[TrialRecord], specs: Iterable[TrialSpec]) -> list[TrialRecord]:
+    """The records, on any seed, of the candidates `specs` stand for."""
+    wanted = {contender(spec) for spec in specs}
+    return [record for record in done if contender(record.spec) in wanted]
+
+
+def candidates(done: Iterable[TrialRecord], columns: Columns) -> list[Candidate]:
+    """Group records by candidate, in the order in which candidates first appear; `columns` names their swept values."""
+    groups: dict[TrialSpec, list[TrialRecord]] = {}
+    for record in done:
+        groups.setdefault(contender(record.spec), []).append(record)
+    return [
+        Candidate(values=columns(records[0].spec), hyperparameters=key.hyperparameters, records=tuple(records))
+        for key, records in groups.items()
+    ]
+
+
+def ranked(k: Knowledge, done: Iterable[TrialRecord], columns: Columns, *, prior: Noise | None = None) -> Ranking:
+    """Rank the candidates of `done` by what the config ranks by, noise of earlier stages pooled in."""
+    return rank(
+        candidates(done, columns),
+        prior=k.noise if prior is None else prior,
+        by_metric=k.rank_by == "metric",
+        larger_is_better=k.larger_is_better,
+    )
+
+
+def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:
+    """The next round of a race among `wanted` (first-seed specs, the most important first); empty when it is over.
+
+    The first round runs every candidate on the first seed, as far as the budget reaches; each later one gives the candidates still
+    in the race by the pooled deviation their next seed (DESIGN 8), if the budget pays for all of them.
+    """
+    known = {record.trial_id for record in done}
+    first = [spec for spec in wanted if spec.trial_id not in known]
+    if affordable := within(k, first, done):
+        return affordable
+    own = select(done, wanted)
+    for repetition in range(1, k.seeds):
+        so_far = candidates([r for r in own if r.spec.repetition < repetition], lambda spec: ())
+        racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition]
+        following = [repeated(k, spec, repetition) for spec in racing]
+        new = [spec for spec in following if spec.trial_id not in known]
+        if new:
+            return new if within(k, new, done) == new else []
+    return []
+
+
+def within(k: Knowledge, specs: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:
+    """The leading `specs` that the stage's allowance still pays for; all of them without one."""
+    if k.allowance is None:
+        return list(specs)
+    left = k.allowance - sum(k.cost(record.spec) for record in done)
+    kept: list[TrialSpec] = []
+    for spec in specs:
+        left -= k.cost(spec)
+        if left < -1e-9:
+            break
+        kept.append(spec)
+    return kept
+
+
+def by_distance(values: Iterable[float], centre: float) -> list[float]:
+    """Sort distinct `values` by their distance from `centre`, which comes first and is added if missing."""
+    return [centre, *sorted({v for v in values if v != centre}, key=lambda v: (abs(v - centre), v))]
