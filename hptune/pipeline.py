@@ -260,7 +260,7 @@ def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[T
 
 def _journal_latest(run: Run, kind: str, stage: str, payload: Mapping[str, Any]) -> None:
     latest = run.journal.state.conclusions.get(stage)
-    if latest is None or not _same({k: v for k, v in latest.items() if k != "kind"}, payload):
+    if latest is None or not _same(latest, payload):
         run.journal.append(kind, payload)
 
 

@@ -1,0 +1,115 @@
+"""The same from Python, for notebooks and scripts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
+from hptune.config.loader import LoadedConfig, from_tree, load_config
+from hptune.pipeline import Event
+from hptune.report.run import Run
+from hptune.session import open_session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(
+    config: str | Path | Mapping[str, Any],
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    stages: Sequence[str] | None = None,
+    fresh: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Run all stages (or `stages`) of a config file or mapping; return the finished run, as `load_run` would.
+
+    `overrides` are `key.path=value` texts as after `--set`. `on_event` is called with each event of `hptune.pipeline` as it happens.
+    Scripts that start worker processes need the usual `if __name__ == "__main__":` guard. Raises the errors of `hptune.errors`.
+    """
+    loaded = _load(config, overrides)
+    with open_session(loaded, run_dir=Path(run_dir) if run_dir is not None else None, fresh=fresh, command=("hptune.run",)) as session:
+        for event in session.run(stages):
+            if on_event is not None:
+                on_event(event)
+        return session.finish()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LrRangeTest:
+    """What an in-memory LR range test found: the suggestion and the curves, one row a validation point."""
+
+    summary: RangeSummary
+    curves: pd.DataFrame
+
+    @property
+    def lr_max(self) -> float | None:
+        """The suggested maximum learning rate for 1cycle."""
+        return self.summary.lr_max
+
+
+def lr_range_test(
+    model: Any,
+    train: Any,
+    val: Any,
+    *,
+    loss: Any = "cross_entropy",
+    optimizer: str = "sgd",
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    epochs: float = 1.0,
+    min_lr: float = 1e-4,
+    max_lr: float = 10.0,
+    seeds: int = 1,
+    device: str = "auto",
+) -> LrRangeTest:
+    """Run LR range tests on objects in memory (arXiv 1506.01186, section 3.3); nothing is written and `model` is left as it was.
+
+    `train` and `val` are pairs of arrays or tensors `(x, y)` or map-style Datasets; `loss` a built-in name or `f(output, target)`.
+    """
+    from hptune.engine.problem import open_objects
+    from hptune.engine.trainer import run_trial
+    from hptune.knowledge import Progress, stage_knowledge
+    from hptune.stages.lr_range import LrRange
+
+    tree = {
+        "data": {"name": "digits"},  # replaced by the objects below
+        "model": {"name": "linear"},
+        "optimizer": {"name": optimizer},
+        "baseline": {"lr": min(max_lr, 0.1), "batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay},
+        "budget": {"epochs": epochs, "search_epochs": epochs},
+        "seeds": seeds,
+        "stages": {"lr_range": {"min_lr": min_lr, "max_lr": max_lr}},
+        "device": device,
+    }
+    experiment = from_tree(tree, Path.cwd()).experiment
+    problem = open_objects(copy.deepcopy(model), train, val, loss=loss, experiment=experiment)
+    settings = experiment.stages.lr_range.model_dump() if experiment.stages.lr_range else {}
+    knowledge = stage_knowledge("lr_range", experiment, problem.task, Progress(), settings=settings)
+    records = [run_trial(problem, spec).record for spec in LrRange().plan(knowledge, [])]
+    summary = summarize_ranges([read_range(r.curve.lr, r.curve.val_loss) for r in records], min_lr=min_lr, max_lr=max_lr)
+    return LrRangeTest(summary=summary, curves=_frame(records))
+
+
+def _frame(records: Sequence[Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    parts = [
+        pd.DataFrame(
+            {"repetition": r.spec.repetition, "step": r.curve.step, "lr": r.curve.lr, "train_loss": r.curve.train_loss, "val_loss": r.curve.val_loss}
+        )
+        for r in records
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _load(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> LoadedConfig:
+    if isinstance(config, Mapping):
+        return from_tree(dict(config), Path.cwd(), overrides)
+    return load_config(Path(config), overrides)

@@ -1,0 +1,83 @@
+"""What a run will do and cost, before it is run: the stages are planned against made-up records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hptune.config.schema import Experiment
+from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
+from hptune.stages import Knowledge, stage_named
+from hptune.stages.refine import Space
+from hptune.trial import Calibration, CurveSummary, Hyperparameters, Task, TrialRecord, TrialSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEstimate:
+    """One stage's expected trials, optimizer steps, training samples and wall seconds; what it finds may change them."""
+
+    stage: str
+    trials: int
+    steps: int
+    samples: int
+    seconds: float
+
+
+def estimate_stages(experiment: Experiment, task: Task, calibration: Calibration, workers: int) -> list[StageEstimate]:
+    """Plan every enabled stage as if the start were the best and all seeds were needed: about what a search costs.
+
+    `calibration` is of the baseline's batch size; other sizes are taken to process samples at the same speed.
+    """
+    progress = Progress()
+    estimates = []
+    seen: set[str] = set()
+    for name in enabled_stages(experiment):
+        settings: dict[str, Any] = getattr(experiment.stages, name).model_dump()
+        per_run = seconds_per_short_run(stage_knowledge(name, experiment, task, progress, settings={**settings, "seeds": 1}), calibration)
+        knowledge = stage_knowledge(name, experiment, task, progress, settings=settings, seconds_per_run=per_run / workers)
+        records = _imagined(name, knowledge)
+        new = [r for r in records if r.trial_id not in seen]
+        seen |= {r.trial_id for r in records}
+        cost = sum(knowledge.cost(r.spec) for r in new)
+        estimates.append(
+            StageEstimate(
+                stage=name,
+                trials=len(new),
+                steps=sum(r.spec.steps for r in new),
+                samples=sum(r.spec.samples for r in new),
+                seconds=cost * per_run / min(workers, max(1, len(new))),
+            )
+        )
+        conclusion = stage_named(name).conclude(knowledge, records)
+        finished = {**progress.finished, name: Finished(knowledge=knowledge, records=tuple(records), conclusion=conclusion)}
+        progress = Progress(finished=finished, elapsed=progress.elapsed + estimates[-1].seconds)
+    return estimates
+
+
+def _imagined(name: str, knowledge: Knowledge) -> list[TrialRecord]:
+    """Records of a stage in which the start is the best candidate by a little."""
+    stage = stage_named(name, _spread)
+    done: list[TrialRecord] = []
+    while new := stage.plan(knowledge, done):
+        done += [_record(spec, knowledge.start) for spec in new]
+    return done
+
+
+def _record(spec: TrialSpec, start: Hyperparameters) -> TrialRecord:
+    points = len(spec.evaluate_at)
+    if spec.schedule.kind == "ramp":
+        # Falls to the start's LR times the rule's factor, then rises.
+        low, high = spec.schedule.min_lr, spec.hyperparameters.lr
+        lr = tuple(low * (high / low) ** (i / max(1, points - 1)) for i in range(points))
+        loss = tuple(1.0 + abs(i / points - 0.6) for i in range(points))
+        curve = CurveSummary(step=spec.evaluate_at, lr=lr, train_loss=loss, val_loss=loss, metric=loss)
+        return TrialRecord(spec=spec, status="completed", val_loss=loss[-1], curve=curve, steps=spec.steps, samples=spec.samples)
+    distance = 0.0 if spec.hyperparameters == start else 0.01
+    return TrialRecord(spec=spec, status="completed", val_loss=1.0 + distance, steps=spec.steps, samples=spec.samples)
+
+
+def _spread(start: Hyperparameters, space: Space, done: Any, count: int, seed: int) -> list[Hyperparameters]:
+    """Stand-in for the sampler: as many distinct proposals."""
+    low, high = space.lr
+    return [start.but(lr=low * (high / low) ** ((seed + i) % 97 / 97 + 1e-3)) for i in range(count)]
+

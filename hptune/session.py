@@ -1,0 +1,184 @@
+"""One command's hold on a run directory: data and model opened, directory locked, journal and executor ready."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from hptune import report
+from hptune.config.loader import LoadedConfig, dump_config, with_value
+from hptune.config.schema import Experiment
+from hptune.errors import ConfigError, InputError
+from hptune.executors import make_executor, resolve
+from hptune.knowledge import Progress, enabled_stages, stage_knowledge
+from hptune.pipeline import Event, Run, StageConcluded, resume_progress, run_stage, run_stages
+from hptune.stages import STAGES
+from hptune.store.environment import describe_environment
+from hptune.store.journal import Journal
+from hptune.store.layout import RunLayout, hold_lock, retire, write_atomic, write_curve
+from hptune.trial import Hyperparameters, Task, TrialOutcome, TrialRecord, TrialSpec
+
+if TYPE_CHECKING:
+    from hptune.engine.full import Progress as TrainProgress
+    from hptune.engine.problem import Problem
+
+MOVED_BY_THE_SEARCH = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")
+NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by")
+"""Config blocks that change no single training, so that sweeping them says nothing."""
+
+
+def default_run_dir(experiment: Experiment) -> Path:
+    """`runs/<name>` below the current folder."""
+    return Path("runs") / experiment.name
+
+
+class Session:
+    """Use as a context manager: entering opens everything, input errors coming before anything is written; leaving lets go."""
+
+    def __init__(self, loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = ()) -> None:
+        self.loaded = loaded
+        self.experiment = loaded.experiment
+        self.layout = RunLayout((run_dir or default_run_dir(loaded.experiment)).absolute())
+        self._fresh = fresh
+        self._command = tuple(command)
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        from hptune.engine.problem import open_problem
+        from hptune.engine.worker import perform
+
+        with contextlib.ExitStack() as stack:
+            executor = self._make_executor(perform)
+            stack.enter_context(executor)
+            if not self.layout.journal.exists():
+                executor.start()  # workers import torch while this process loads the data
+            self.problem: Problem = open_problem(self.experiment)
+            self.task: Task = self.problem.task
+            if self._fresh:
+                retire(self.layout)
+            stack.enter_context(hold_lock(self.layout))
+            self.journal = stack.enter_context(Journal(self.layout.journal))
+            self._describe()
+            self._run = Run(experiment=self.experiment, task=self.task, executor=executor, journal=self.journal, layout=self.layout)
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._held.close()
+
+    def run(self, stages: Sequence[str] | None = None) -> Iterator[Event]:
+        """Run `stages`, or all that the config enables; one alone uses what the journal holds of the stages before it."""
+        names = tuple(stages or enabled_stages(self.experiment))
+        earlier = [name for name in STAGES[: STAGES.index(names[0])] if name in enabled_stages(self.experiment)]
+        self._run.progress = resume_progress(self.journal, self.task, earlier)
+        return self._with_tables(run_stages(self._run, names))
+
+    def sweep(self, key: str, values: Sequence[Any]) -> Iterator[Event]:
+        """Sweep any other config key over `values`, around what earlier stages concluded."""
+        self._run.progress = resume_progress(self.journal, self.task, enabled_stages(self.experiment))
+        variants, tasks = self._variants(key, values)
+        self._run.variants = tasks
+        return self._with_tables(run_stage(self._run, key, {"variants": variants}))
+
+    def train(self, progress: Callable[[TrainProgress], None] | None = None) -> TrialOutcome:
+        """Train the config's `hyperparameters` at full length, with checkpoints; continues where an earlier call was stopped."""
+        from hptune.engine.full import train_full
+
+        spec = self.train_spec()
+        outcome = train_full(self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress)
+        if spec.trial_id not in self.journal.state.records:
+            write_curve(self.layout, spec.trial_id, outcome.curve)
+            self.journal.append("trial", outcome.record.to_json())
+        return outcome
+
+    def train_spec(self) -> TrialSpec:
+        """The specification of the full-length training."""
+        knowledge = stage_knowledge("lr_range", self.experiment, self.task, Progress(), settings={})
+        chosen = self.experiment.chosen_hyperparameters()
+        return knowledge.run(chosen, epochs=self.experiment.budget.epochs, repetition=0, test=self.task.test_samples > 0)
+
+    def trained(self) -> TrialRecord | None:
+        """The record of a finished training of this specification, if the weights are still there."""
+        return self.journal.state.records.get(self.train_spec().trial_id) if self.layout.weights.exists() else None
+
+    def finish(self) -> report.Run:
+        """Write tables, recommended config, figures and report; return the run as it now reads."""
+        run = report.load(self.layout.root)
+        report.write_results(run)
+        report.write_report(run)
+        return run
+
+    def _with_tables(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Pass events on; tables on disk follow each conclusion."""
+        for event in events:
+            if isinstance(event, StageConcluded):
+                report.write_tables(report.load(self.layout.root))
+            yield event
+
+    def _make_executor(self, work: Callable[[Any], Any]) -> Any:
+        from hptune.engine.numerics import resolve_device
+
+        section = self.experiment.executor
+        device = resolve_device(self.experiment.device).type
+        name, workers = resolve(section.name, section.workers, device)
+        threads = section.threads if isinstance(section.threads, int) else 1
+        return make_executor(name, work, workers=workers, threads=threads)
+
+    def _describe(self) -> None:
+        """Write the resolved config and the environment of this invocation."""
+        write_atomic(self.layout.config, dump_config(self.loaded, self.layout.root))
+        write_atomic(
+            self.layout.environment,
+            describe_environment(
+                self.layout.environment, command=self._command, directory=self.loaded.directory, seed=self.experiment.seed,
+                device=asdict(self.task.numerics),
+            ),
+        )
+
+    def _variants(self, key: str, values: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Experiment]]:
+        """What each value makes of a trial, and the experiment to build it from by task id."""
+        from hptune.engine.problem import open_problem
+
+        block, _, name = key.rpartition(".")
+        if key.partition(".")[0] in NOT_OF_A_TRIAL:
+            raise ConfigError(f"sweeping {key} says nothing: it changes no single training", where="sweep", key=key)
+        knowledge = stage_knowledge(key, self.experiment, self.task, self._run.progress, settings={})
+        variants, tasks = [], {}
+        for value in values:
+            hyperparameters, task, experiment = knowledge.start, self.task, self.experiment
+            if name in MOVED_BY_THE_SEARCH and block in ("", "baseline", "hyperparameters"):
+                checked = with_value(self.loaded, f"baseline.{name}", value).experiment.baseline_hyperparameters()
+                hyperparameters = knowledge.start.but(**{name: getattr(checked, name)})
+            else:
+                experiment = with_value(self.loaded, key, value).experiment
+                task = open_problem(experiment).task
+            tasks[task.task_id] = experiment
+            variants.append(_variant(value, hyperparameters, task, experiment))
+        if len({str(variant["value"]) for variant in variants}) < len(values):
+            raise InputError(f"sweep {key}: the values repeat themselves: {', '.join(map(str, values))}")
+        return variants, tasks
+
+
+def open_session(loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = ()) -> Session:
+    """Return a session to be entered with `with`."""
+    return Session(loaded, run_dir=run_dir, fresh=fresh, command=command)
+
+
+def enabling(loaded: LoadedConfig, stage: str) -> LoadedConfig:
+    """The config with `stage` switched on: whoever asks for a stage by name wants it, though `run` leaves it out."""
+    return loaded if getattr(loaded.experiment.stages, stage) else with_value(loaded, f"stages.{stage}", {})
+
+
+def _variant(value: Any, hyperparameters: Hyperparameters, task: Task, experiment: Experiment) -> dict[str, Any]:
+    return {
+        "value": value,
+        "task": task.task_id,
+        "train_samples": task.train_samples,
+        "hyperparameters": asdict(hyperparameters),
+        "schedule": asdict(replace(experiment.schedule.schedule())),
+        "numerics": asdict(task.numerics),
+    }

@@ -1,0 +1,191 @@
+"""The loop, with a made-up training in place of the engine: what is done is not done twice, and kills change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from surfaces import Surface
+
+from hptune.config.schema import Experiment
+from hptune.errors import StageFailed
+from hptune.executors.base import Failure
+from hptune.executors.serial import SerialExecutor
+from hptune.knowledge import enabled_stages
+from hptune.pipeline import Remark, Run, StageConcluded, TrialDone, resume_progress, run_stages
+from hptune.store.journal import Journal, replay
+from hptune.store.layout import RunLayout
+from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
+
+TASK = Task(
+    task_id="t1", identity={}, train_samples=1280, val_samples=320, test_samples=320, classes=10, parameters=100, numerics=Numerics()
+)
+
+
+def experiment(**changes: Any) -> Experiment:
+    tree: dict[str, Any] = {
+        "name": "made up",
+        "data": {"name": "digits"},
+        "model": {"name": "linear"},
+        "budget": {"epochs": 10, "search_epochs": 2},
+        "stages": {"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 2}},
+    }
+    return Experiment.model_validate({**tree, **changes})
+
+
+class Training:
+    """A work function that counts what it is asked for."""
+
+    def __init__(self, surface: Surface | None = None) -> None:
+        self.surface = surface or Surface()
+        self.asked: list[str] = []
+
+    def __call__(self, item: tuple[Experiment, TrialSpec | CalibrationRequest]) -> TrialOutcome | Calibration:
+        request = item[1]
+        if isinstance(request, CalibrationRequest):
+            size = request.hyperparameters.batch_size
+            return Calibration(batch_size=size, seconds_per_step=0.001 * (10 + size / 16), seconds_per_evaluated_sample=1e-5)
+        self.asked.append(request.trial_id)
+        return TrialOutcome(self.surface(request), Curve({"step": [1, 2], "train_loss": [1.0, 0.5]}))
+
+
+def run_in(folder: Path, training: Any, config: Experiment, *, stages: Any = None, stop_after: int | None = None) -> list[Any]:
+    layout = RunLayout(folder)
+    with Journal(layout.journal) as journal:
+        run = Run(experiment=config, task=TASK, executor=SerialExecutor(training), journal=journal, layout=layout)
+        names = stages or enabled_stages(config)
+        if stages:
+            run.progress = resume_progress(journal, TASK, enabled_stages(config)[: enabled_stages(config).index(names[0])])
+        events: Iterator[Any] = run_stages(run, names)
+        return list(islice(events, stop_after))
+
+
+def conclusions(events: list[Any]) -> dict[str, Any]:
+    return {e.conclusion.stage: e.conclusion for e in events if isinstance(e, StageConcluded)}
+
+
+def test_all_stages_run_in_order_and_end_in_a_better_configuration(tmp_path: Path) -> None:
+    events = run_in(tmp_path / "r", Training(), experiment())
+    found = conclusions(events)
+    assert list(found) == ["lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm"]
+    assert found["confirm"].detail["winner"] != "baseline"
+
+
+def test_running_again_runs_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    run_in(tmp_path / "r", Training(), experiment())
+    before = RunLayout(tmp_path / "r").journal.read_bytes()
+    again = Training()
+    events = run_in(tmp_path / "r", again, experiment())
+    assert again.asked == []
+    assert not any(isinstance(e, TrialDone) for e in events)
+    assert RunLayout(tmp_path / "r").journal.read_bytes() == before
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 9, 23, 40, 61])
+def test_a_run_stopped_anywhere_ends_the_same(tmp_path: Path, stop_after: int) -> None:
+    whole = conclusions(run_in(tmp_path / "whole", Training(), experiment()))
+    first, second = Training(), Training()
+    run_in(tmp_path / "r", first, experiment(), stop_after=stop_after)
+    continued = conclusions(run_in(tmp_path / "r", second, experiment()))
+    assert {name: c.rows for name, c in continued.items()} == {name: c.rows for name, c in whole.items()} or str(continued) == str(whole)
+    kept = len([e for e in first.asked if e in replay(RunLayout(tmp_path / "r").journal).records])
+    assert len(set(first.asked) & set(second.asked)) <= len(first.asked) - kept + 1
+
+
+def test_a_changed_config_reruns_only_what_changed(tmp_path: Path) -> None:
+    run_in(tmp_path / "r", Training(), experiment())
+    again = Training()
+    run_in(tmp_path / "r", again, experiment(stages={"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 3}}))
+    assert 0 < len(again.asked) <= 4 + 2, "a third seed of four finalists, and the winner's shorter trainings"
+
+
+def test_a_stage_alone_uses_what_earlier_stages_concluded(tmp_path: Path) -> None:
+    config = experiment()
+    first = conclusions(run_in(tmp_path / "r", Training(Surface(lr=0.4)), config, stages=["lr_range"]))
+    alone = conclusions(run_in(tmp_path / "r", Training(Surface(lr=0.4)), config, stages=["momentum"]))
+    assert alone["momentum"].chosen.lr == first["lr_range"].chosen.lr != 0.1
+
+
+def test_a_stage_in_which_everything_diverges_fails_with_its_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="lr_range"):
+        run_in(tmp_path / "r", Training(Surface(diverges_above=0.0)), experiment())
+    assert replay(RunLayout(tmp_path / "r").journal).conclusions["lr_range"]["chosen"] is None
+
+
+def test_a_worker_that_fails_leaves_a_failed_record_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    class Sometimes(Training):
+        def __call__(self, item: Any) -> Any:
+            if isinstance(item[1], TrialSpec) and item[1].hyperparameters.momentum == 0.97:
+                raise RuntimeError("boom")
+            return super().__call__(item)
+
+    events = run_in(tmp_path / "r", Sometimes(), experiment())
+    failed = [e.record for e in events if isinstance(e, TrialDone) and e.record.status == "failed"]
+    assert failed
+    assert all("boom" in (record.error or "") for record in failed)
+    rows = conclusions(events)["momentum"].rows
+    assert rows[-1].verdict == "failed"
+
+
+def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> None:
+    class Crowded(SerialExecutor):
+        workers = 2
+
+        def map(self, items: Any) -> Any:
+            for index, outcome in super().map(items):
+                if len(items) > 1 and not isinstance(outcome, Failure):
+                    outcome = TrialOutcome(TrialRecord(spec=outcome.record.spec, status="out_of_memory"), outcome.curve)
+                yield index, outcome
+
+    layout = RunLayout(tmp_path / "r")
+    with Journal(layout.journal) as journal:
+        run = Run(experiment=experiment(), task=TASK, executor=Crowded(Training()), journal=journal, layout=layout)
+        events = list(run_stages(run, ["lr_range"]))
+    assert {e.record.status for e in events if isinstance(e, TrialDone)} == {"completed"}
+
+
+def test_equal_time_measures_each_size_once(tmp_path: Path) -> None:
+    config = experiment(stages={"batch_size": {"values": [32, 64, 128, 5000]}, "refine": False, "confirm": False})
+    events = run_in(tmp_path / "r", Training(), config)
+    measured = [e.text for e in events if isinstance(e, Remark)]
+    assert len(measured) == 3, "5000 does not fit the data"
+    assert not [e for e in run_in(tmp_path / "r", Training(), config) if isinstance(e, Remark)]
+    speeds = dict(conclusions(events)["batch_size"].detail["speeds"])
+    assert speeds[32] < speeds[64] == 1.0 < speeds[128]
+
+
+@pytest.mark.parametrize("runs", [1, 4, 8, 16, 40])
+def test_a_budget_in_short_runs_is_kept(tmp_path: Path, runs: int) -> None:
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": runs}, stages={"batch_size": {"compare": "samples"}, "confirm": False})
+    events = run_in(tmp_path / "r", Training(), config)
+    spent = sum(e.record.spec.samples for e in events if isinstance(e, TrialDone)) / (2 * 1280)
+    assert spent <= runs + 1
+    assert spent >= 0.5 * runs
+    assert conclusions(events)
+
+
+def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: Path) -> None:
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "60s"}, stages={"batch_size": {"compare": "samples"}, "confirm": False})
+    now = [0.0]
+
+    class Slow(Training):
+        def __call__(self, item: Any) -> Any:
+            now[0] += 5.0
+            return super().__call__(item)
+
+    layout = RunLayout(tmp_path / "r")
+
+    def go() -> list[Any]:
+        with Journal(layout.journal) as journal:
+            run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+            run.progress = resume_progress(journal, TASK, ())
+            return list(run_stages(run, enabled_stages(config)))
+
+    go()
+    assert 30 <= now[0] <= 80
+    spent = now[0]
+    go()
+    assert now[0] <= spent + 5, "run again, it has nothing left to spend"

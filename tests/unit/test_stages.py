@@ -1,0 +1,526 @@
+"""The stages on a made-up training whose best settings are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+
+import pytest
+from surfaces import START, Surface, go, knowledge, lrs
+
+from hptune.analysis.ranking import Noise
+from hptune.stages import STAGES, Knowledge, stage_named
+from hptune.stages.batch_size import BatchSize, relative_speeds, smallest_saturated
+from hptune.stages.confirm import Confirm, block_error
+from hptune.stages.key_sweep import KeySweep
+from hptune.stages.lr_range import LrRange
+from hptune.stages.momentum import Momentum
+from hptune.stages.refine import Refine, Space, search_space
+from hptune.stages.weight_decay import WeightDecay, edge, halfway, timescale_epochs
+from hptune.trial import CurveSummary, TrialRecord, TrialSpec
+
+RANGE = {"min_lr": 1e-4, "max_lr": 10.0, "ramp": "exponential"}
+DECAY = {"values": [1e-2, 1e-3, 1e-4, 0.0], "bisect": True}
+MOMENTA = {"values": [0.99, 0.97, 0.95, 0.9], "minimum": 0.85}
+SIZES = {"values": [32, 64, 128, 256], "compare": "samples"}
+
+
+def diverged(spec: TrialSpec) -> TrialRecord:
+    return TrialRecord(spec=spec, status="diverged", steps=1, samples=spec.hyperparameters.batch_size)
+
+
+# --- knowledge -------------------------------------------------------------------------------------------------------------
+
+
+def test_knowledge_survives_json() -> None:
+    import json
+
+    k = knowledge(settings=RANGE, sources=(("lr", "baseline"),), speeds=((32, 0.8), (64, 1.0)), history=("a",), noise=Noise(sum_squares=1.5, df=3))
+    assert Knowledge.from_json(json.loads(json.dumps(k.to_json()))) == k
+
+
+def test_equal_time_gives_a_faster_batch_size_more_samples_at_the_same_cost() -> None:
+    k = knowledge(speeds=((64, 1.0), (128, 1.5)))
+    slow, fast = k.short_run(START), k.short_run(START.but(batch_size=128))
+    assert slow.samples == 2 * 1280
+    assert fast.samples == 3 * 1280
+    assert k.cost(slow) == k.cost(fast) == 1.0
+
+
+def test_full_runs_use_seeds_no_search_run_has_seen() -> None:
+    k = knowledge(seeds=50)
+    search = {k.short_run(START, repetition).seed for repetition in range(50)}
+    assert not search & {k.full_run(START, repetition).seed for repetition in range(50)}
+
+
+def test_repetitions_share_their_seed_whatever_the_hyperparameters() -> None:
+    k = knowledge()
+    assert k.short_run(START, 1).seed == k.short_run(START.but(lr=0.3, batch_size=32), 1).seed != k.short_run(START, 0).seed
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_are_found_by_name(name: str) -> None:
+    assert stage_named(name).name == name
+
+
+def test_any_other_name_is_a_key_sweep() -> None:
+    assert isinstance(stage_named("model.args.dropout"), KeySweep)
+
+
+# --- lr range --------------------------------------------------------------------------------------------------------------
+
+
+def test_lr_range_ramps_on_every_seed_then_checks_around_the_suggestion() -> None:
+    k = knowledge(settings=RANGE)
+    done, rounds = go(LrRange(), k, Surface(lr=0.5))
+    assert rounds[0] == 2
+    ramps = done[:2]
+    assert {r.spec.schedule.kind for r in ramps} == {"ramp"}
+    assert {r.spec.repetition for r in ramps} == {0, 1}
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert 0.3 <= conclusion.chosen.lr <= 0.8
+    assert {0.1} < lrs(done), "the start's own LR is among the candidates"
+    assert conclusion.detail["suggested"] == pytest.approx(0.5, rel=0.25)
+    assert len(conclusion.detail["ranges"]) == 2
+
+
+def test_lr_range_goes_further_while_the_best_lr_is_at_the_edge() -> None:
+    k = knowledge(settings={**RANGE, "max_lr": 0.01}, start=START.but(lr=0.001))
+    done, _ = go(LrRange(), k, Surface(lr=0.8))
+    assert max(lrs(done)) == pytest.approx(0.4), "twice beyond the textbook 0.1"
+
+
+def test_lr_range_goes_down_when_everything_it_checks_diverges() -> None:
+    k = knowledge(settings=RANGE)
+    done, _ = go(LrRange(), k, lambda spec: Surface(lr=0.001, diverges_above=0.009)(spec))
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr <= 0.009
+
+
+def test_lr_range_says_so_when_nothing_trains() -> None:
+    k = knowledge(settings=RANGE)
+    done, _ = go(LrRange(), k, diverged)
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is None
+    assert "diverged" in conclusion.sentence
+
+
+def test_lr_range_takes_at_least_sixty_steps() -> None:
+    k = knowledge(settings=RANGE, train_samples=128, short_epochs=1.0)
+    assert {spec.steps for spec in LrRange().plan(k, [])} == {60}
+
+
+def test_lr_range_with_an_allowance_of_one_run_still_ramps_once() -> None:
+    k = knowledge(settings=RANGE, allowance=0.5)
+    assert len(LrRange().plan(k, [])) == 1
+
+
+# --- batch size ------------------------------------------------------------------------------------------------------------
+
+
+def test_batch_size_checks_three_lrs_at_each_new_size_and_reseeds_the_best() -> None:
+    k = knowledge(settings=SIZES, start=START.but(lr=0.2))
+    done, rounds = go(BatchSize(), k, Surface(batch_size=128))
+    assert rounds == [10, rounds[1]]
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.batch_size == 128
+    assert conclusion.chosen.lr == pytest.approx(0.2 * 2**0.7, rel=0.05)
+    assert [row.hyperparameters.batch_size for row in conclusion.rows].count(128) == 1, "one row a size"
+    assert "equal samples" in conclusion.sentence
+
+
+def test_batch_size_leaves_out_what_cannot_pay() -> None:
+    seconds = [[32, 0.01], [64, 0.011], [128, 0.02], [256, 0.04], [512, math.inf]]
+    k = knowledge(settings={"values": [32, 64, 128, 256, 512, 4096], "compare": "time", "seconds_per_step": seconds})
+    done, _ = go(BatchSize(), k, Surface())
+    assert {r.spec.hyperparameters.batch_size for r in done} == {32, 64, 128}
+    notes = " ".join(BatchSize().conclude(k, done).notes)
+    assert "batch size 512 does not fit in memory" in notes
+    assert "4096 is larger than the training part (1280)" in notes
+    assert "batch size 256 is no faster per sample than 128" in notes
+
+
+def test_a_larger_batch_goes_on_when_the_loss_is_the_same() -> None:
+    k = knowledge(settings={"values": [64, 128], "compare": "samples"}, start=START.but(lr=0.2))
+    flat = Surface(batch_curvature=0.0, noise=0.0, seed_effect=0.0, lr=0.2)
+    done, _ = go(BatchSize(), k, flat)
+    chosen = BatchSize().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.batch_size == 128
+
+
+def test_batch_size_says_when_the_best_lr_is_the_outermost() -> None:
+    k = knowledge(settings={"values": [64, 256], "compare": "samples"}, start=START.but(lr=0.02))
+    done, _ = go(BatchSize(), k, Surface(lr=0.2, batch_size=256, batch_curvature=0.2))
+    conclusion = BatchSize().conclude(k, done)
+    assert any("outermost" in note for note in conclusion.notes)
+
+
+def test_batch_size_without_any_usable_run() -> None:
+    k = knowledge(settings=SIZES)
+    done, _ = go(BatchSize(), k, diverged)
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is None
+    assert conclusion.sentence == "no batch size gave a usable loss: diverged"
+
+
+@pytest.mark.parametrize(("larger_is_better", "size"), [(True, 128), (False, 32)])
+def test_batch_size_can_rank_by_the_metric(larger_is_better: bool, size: int) -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        return replace(Surface(noise=0.0)(spec), metric=spec.hyperparameters.batch_size + spec.hyperparameters.lr)
+
+    k = knowledge(settings={"values": [32, 64, 128], "compare": "samples"}, rank_by="metric", larger_is_better=larger_is_better)
+    done, _ = go(BatchSize(), k, train)
+    chosen = BatchSize().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.batch_size == size
+
+
+def test_relative_speeds_ignore_small_differences_and_memory_failures() -> None:
+    speeds = dict(relative_speeds({32: 0.010, 64: 0.011, 128: 0.0205, 256: math.inf, 1024: 0.02}, START))
+    assert speeds == {32: 0.55, 64: 1.0, 128: 1.0, 1024: 4.0}
+
+
+def test_smallest_saturated_is_where_throughput_stops_rising() -> None:
+    assert smallest_saturated({32: 1.0, 64: 1.0, 128: 1.02, 256: 2.0}) == 128
+
+
+# --- momentum --------------------------------------------------------------------------------------------------------------
+
+
+def test_momentum_finds_the_best_and_falls_to_the_minimum() -> None:
+    k = knowledge(settings=MOMENTA)
+    done, _ = go(Momentum(), k, Surface(momentum=0.95, momentum_curvature=200.0))
+    conclusion = Momentum().conclude(k, done)
+    assert conclusion.chosen == START.but(momentum=0.95, momentum_min=0.85)
+    assert {r.spec.hyperparameters.momentum_min for r in done} == {0.85}
+
+
+def test_a_lower_momentum_goes_on_when_the_loss_is_the_same() -> None:
+    k = knowledge(settings=MOMENTA)
+    done, _ = go(Momentum(), k, Surface(momentum_curvature=0.0, noise=0.0, seed_effect=0.0))
+    chosen = Momentum().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.momentum == 0.9
+
+
+def test_momentum_below_the_minimum_stays_constant() -> None:
+    k = knowledge(settings={"values": [0.9, 0.5], "minimum": 0.85})
+    assert {(s.hyperparameters.momentum, s.hyperparameters.momentum_min) for s in Momentum().plan(k, [])} == {(0.9, 0.85), (0.5, 0.5)}
+
+
+def test_candidates_far_behind_get_no_second_seed() -> None:
+    k = knowledge(settings=MOMENTA)
+    done, rounds = go(Momentum(), k, Surface(momentum_curvature=300.0, noise=0.001))
+    assert rounds[0] == 4
+    assert len(done) < 8, "0.99 is out of the race after one seed"
+
+
+def test_momentum_without_any_usable_run() -> None:
+    k = knowledge(settings=MOMENTA)
+    done, _ = go(Momentum(), k, diverged)
+    assert Momentum().conclude(k, done).chosen is None
+
+
+def test_an_allowance_keeps_what_is_nearest_to_the_start() -> None:
+    k = knowledge(settings=MOMENTA, allowance=2.0)
+    done, _ = go(Momentum(), k, Surface())
+    assert [r.spec.hyperparameters.momentum for r in done] == [0.9, 0.95]
+
+
+# --- weight decay ----------------------------------------------------------------------------------------------------------
+
+
+def test_weight_decay_bisects_around_the_best() -> None:
+    k = knowledge(settings=DECAY)
+    done, _ = go(WeightDecay(), k, Surface(weight_decay=5e-4, decay_curvature=0.3))
+    tried = {r.spec.hyperparameters.weight_decay for r in done}
+    assert tried >= {1e-2, 1e-3, 1e-4, 0.0, 3e-4}
+    conclusion = WeightDecay().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.weight_decay in (3e-4, 1e-3)
+
+
+@pytest.mark.parametrize(("best", "added"), [(0.1, {0.1, 1.0}), (1e-6, {1e-5, 1e-6})])
+def test_weight_decay_extends_the_grid_at_its_edge(best: float, added: set[float]) -> None:
+    k = knowledge(settings={"values": [1e-2, 1e-3, 1e-4], "bisect": False})
+    done, _ = go(WeightDecay(), k, Surface(weight_decay=best, decay_curvature=0.3))
+    assert {r.spec.hyperparameters.weight_decay for r in done} == {1e-2, 1e-3, 1e-4} | added
+
+
+def test_weight_decay_says_when_it_ends_at_the_edge() -> None:
+    k = knowledge(settings={"values": [1e-2, 1e-3], "bisect": False}, start=START.but(weight_decay=1e-2))
+    done, _ = go(WeightDecay(), k, Surface(weight_decay=100.0, decay_curvature=0.1))
+    assert any("at the edge" in note for note in WeightDecay().conclude(k, done).notes)
+
+
+def test_zero_weight_decay_alone_can_win() -> None:
+    k = knowledge(settings={"values": [1e-2, 0.0], "bisect": True}, start=START.but(weight_decay=0.0))
+    done, _ = go(WeightDecay(), k, Surface(weight_decay=1e-7, decay_curvature=0.3, noise=0.0))
+    conclusion = WeightDecay().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.weight_decay == 0.0
+    assert dict(conclusion.rows[0].values)["timescale_epochs"] == "never"
+
+
+def test_only_zero_has_no_edge() -> None:
+    assert edge([0.0], 0.0) is None
+
+
+def test_near_equal_weight_decays_give_the_middle_one() -> None:
+    k = knowledge(settings={"values": [1e-2, 1e-3, 1e-4], "bisect": False})
+    done, _ = go(WeightDecay(), k, Surface(decay_curvature=0.0, noise=0.0, seed_effect=0.0))
+    chosen = WeightDecay().conclude(k, done).chosen
+    tried = sorted(r.spec.hyperparameters.weight_decay for r in done)
+    assert chosen is not None
+    assert tried[0] < chosen.weight_decay < tried[-1]
+
+
+def test_weight_decay_without_any_usable_run() -> None:
+    k = knowledge(settings=DECAY)
+    done, _ = go(WeightDecay(), k, diverged)
+    assert WeightDecay().conclude(k, done).chosen is None
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "between"),
+    [([1e-4, 1e-3], 1e-3, [3e-4]), ([1e-4, 1e-3, 1e-2], 1e-3, [3e-4, 3e-3]), ([1e-4, 3e-4], 1e-4, []), ([0.0, 1e-4], 0.0, [])],
+)
+def test_halfway_bisects_the_exponent_to_one_figure(values: list[float], best: float, between: list[float]) -> None:
+    assert halfway(values, best) == between
+
+
+@pytest.mark.parametrize(("optimizer", "epochs"), [("sgd", 0.1 / (0.1 * 1e-3) / 20), ("adamw", 1 / (0.1 * 1e-3) / 20)])
+def test_timescale_of_weight_decay(optimizer: str, epochs: float) -> None:
+    assert timescale_epochs(knowledge(optimizer=optimizer), START.but(weight_decay=1e-3)) == pytest.approx(epochs)
+
+
+# --- refine ----------------------------------------------------------------------------------------------------------------
+
+
+class Fixed:
+    """A sampler that proposes given LRs in turn."""
+
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = rates
+        self.spaces: list[Space] = []
+
+    def __call__(self, start, space, done, count, seed):  # type: ignore[no-untyped-def]
+        self.spaces.append(space)
+        own = [r for r in done if r.spec.repetition == 0][1:]
+        return [start.but(lr=lr) for lr in self.rates[len(own) : len(own) + count]]
+
+
+def test_refine_runs_its_proposals_and_reseeds_the_good_ones() -> None:
+    k = knowledge(settings={"trials": 6})
+    sampler = Fixed([0.2, 0.05, 0.15, 0.3, 0.25, 0.12])
+    done, rounds = go(Refine(sampler), k, Surface(lr=0.2))
+    assert rounds[:2] == [5, 2], "the start and four proposals, then two"
+    conclusion = Refine().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr in (0.15, 0.2, 0.25)
+    assert "a proposal goes on" in conclusion.sentence
+
+
+def test_refine_keeps_the_start_where_nothing_beats_it() -> None:
+    k = knowledge(settings={"trials": 2})
+    done, _ = go(Refine(Fixed([0.01, 0.9])), k, Surface(lr=0.1, noise=0.0))
+    conclusion = Refine().conclude(k, done)
+    assert conclusion.chosen == START
+    assert "the current best stays" in conclusion.sentence
+
+
+def test_refine_ends_when_the_sampler_only_repeats_itself() -> None:
+    k = knowledge(settings={"trials": 3})
+    done, _ = go(Refine(Fixed([0.1, 0.1, 0.1])), k, Surface())
+    assert lrs(done) == {0.1}
+
+
+def test_refine_spends_its_allowance() -> None:
+    k = knowledge(settings={"trials": 100}, allowance=9.0)
+    done, _ = go(Refine(Fixed([0.1 + 0.01 * i for i in range(1, 50)])), k, Surface())
+    assert sum(k.cost(r.spec) for r in done) <= 9.0
+    assert len(lrs(done)) == 7
+
+
+def test_refine_without_any_usable_run() -> None:
+    k = knowledge(settings={"trials": 1})
+    done, _ = go(Refine(Fixed([0.2])), k, diverged)
+    assert Refine().conclude(k, done).chosen is None
+
+
+def test_search_space_is_a_box_around_the_start() -> None:
+    space = search_space(knowledge(start=START.but(momentum=0.995, weight_decay=0.0), speeds=((32, 1.0), (64, 1.0), (128, 1.0), (256, 1.0))))
+    assert space.lr == (0.025, 0.4)
+    assert space.weight_decay == (1e-6, 1e-4)
+    assert space.slack[0] == pytest.approx(0.005)
+    assert space.slack[0] <= 0.005 <= space.slack[1]
+    assert space.batch_sizes == (32, 64, 128)
+
+
+# --- confirm ---------------------------------------------------------------------------------------------------------------
+
+BETTER = START.but(lr=0.2, weight_decay=1e-3)
+
+
+def confirm_settings(*finalists: tuple[str, object], seeds: int = 5) -> dict[str, object]:
+    return {"seeds": seeds, "finalists": [[name, asdict(h)] for name, h in finalists]}  # type: ignore[call-overload]
+
+
+def test_confirm_shows_a_better_candidate_to_be_better() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)))
+    done, rounds = go(Confirm(), k, Surface(noise=0.01))
+    assert rounds == [10, 10], "five seeds of two, then the winner at half and a quarter"
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.chosen == BETTER
+    assert conclusion.detail["better"] is True
+    assert conclusion.detail["gain"]["high"] < 1
+    assert [share for share, _ in conclusion.detail["shorter"]] == [0.5, 0.25]
+    assert conclusion.detail["test"]["difference"] < 0
+    assert conclusion.detail["test"]["sampling_error"] > 0
+    assert "better than the baseline" in conclusion.sentence
+    assert any(note.startswith("trained shorter") for note in conclusion.notes)
+    assert any(note.startswith("on the test part") for note in conclusion.notes)
+
+
+def test_confirm_claims_nothing_from_one_seed() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER), seeds=1))
+    done, _ = go(Confirm(), k, Surface(noise=0.0, seed_effect=0.0))
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.detail.get("better") is False
+    assert "is not shown" in conclusion.sentence or "the baseline stays" in conclusion.sentence
+
+
+def test_the_baseline_wins_within_the_noise() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", START.but(lr=0.1001))))
+    done, rounds = go(Confirm(), k, Surface(lr=0.1, noise=0.02))
+    conclusion = Confirm().conclude(k, done)
+    if conclusion.chosen == START:
+        assert "the baseline stays" in conclusion.sentence
+        assert rounds == [10]
+    assert conclusion.detail["better"] is False
+
+
+def test_the_baseline_wins_when_it_is_best() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", BETTER), ("recommended", START)))
+    done, rounds = go(Confirm(), k, Surface(noise=0.001))
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.chosen == BETTER
+    assert rounds == [10]
+    assert conclusion.detail == {"winner": "baseline", "better": False}
+
+
+def test_a_diverged_baseline_is_no_reason_to_stop() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START.but(lr=5.0)), ("recommended", START)))
+    done, _ = go(Confirm(), k, Surface())
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.chosen == START
+    assert "the baseline gave no usable loss" in conclusion.sentence
+
+
+def test_confirm_without_any_usable_run() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START)))
+    done, _ = go(Confirm(), k, diverged)
+    assert Confirm().conclude(k, done).chosen is None
+
+
+def test_confirm_without_a_test_part_says_nothing_of_it() -> None:
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)), test_samples=0)
+    done, _ = go(Confirm(), k, Surface(noise=0.001))
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.detail["test"] is None
+    assert not any("test part" in note for note in conclusion.notes)
+
+
+def test_confirm_says_when_no_shorter_training_reaches_the_baseline() -> None:
+    def slow(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.001)(spec)
+        return record if spec.steps == 200 else replace(record, val_loss=record.val_loss * 9)
+
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)))
+    done, _ = go(Confirm(), k, slow)
+    assert any("no shorter length tried" in note for note in Confirm().conclude(k, done).notes)
+
+
+@pytest.mark.parametrize(("blocks", "error"), [([[1.0, 3.0]], 1.0), ([[1.0, 3.0], [3.0, 1.0]], 0.0)])
+def test_block_error_is_the_error_of_the_mean_over_blocks(blocks: list[list[float]], error: float) -> None:
+    assert block_error(blocks) == pytest.approx(error)
+
+
+def test_block_error_needs_two_blocks() -> None:
+    assert math.isnan(block_error([[1.0]]))
+
+
+# --- any other key ---------------------------------------------------------------------------------------------------------
+
+
+def variants(values: list[float]) -> list[dict[str, object]]:
+    k = knowledge()
+    return [
+        {
+            "value": value,
+            "task": f"width {value}",
+            "train_samples": k.train_samples,
+            "hyperparameters": asdict(START),
+            "schedule": asdict(k.schedule),
+            "numerics": asdict(k.numerics),
+        }
+        for value in values
+    ]
+
+
+def test_any_other_key_is_ranked_the_same_way() -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.0)(spec)
+        return replace(record, val_loss=record.val_loss * float(spec.task.removeprefix("width ")))
+
+    k = knowledge(settings={"variants": variants([1.3, 1.0, 1.1])})
+    stage = KeySweep("model.args.width")
+    done, _ = go(stage, k, train)
+    conclusion = stage.conclude(k, done)
+    assert [dict(row.values)["width"] for row in conclusion.rows] == [1.0, 1.1, 1.3]
+    assert conclusion.detail == {"key": "model.args.width", "value": 1.0}
+    assert "width 1 goes on" in conclusion.sentence
+
+
+def test_any_other_key_without_any_usable_run() -> None:
+    k = knowledge(settings={"variants": variants([1.0])})
+    done, _ = go(KeySweep("x"), k, diverged)
+    assert KeySweep("x").conclude(k, done).chosen is None
+
+
+# --- what all share --------------------------------------------------------------------------------------------------------
+
+
+def test_failed_trials_are_named_in_the_notes() -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        if spec.hyperparameters.momentum == 0.99:
+            return TrialRecord(spec=spec, status="failed", error="boom at mine.py:3")
+        return Surface()(spec)
+
+    k = knowledge(settings=MOMENTA)
+    done, _ = go(Momentum(), k, train)
+    assert any("boom at mine.py:3" in note for note in Momentum().conclude(k, done).notes)
+
+
+def test_seeds_come_in_complete_rounds_or_not_at_all() -> None:
+    k = knowledge(settings={"values": [0.9, 0.95], "minimum": 0.85}, allowance=3.0)
+    done, rounds = go(Momentum(), k, Surface(momentum_curvature=0.0))
+    assert rounds == [2], "one more run would fit, a round of two does not"
+    assert len(done) == 2
+
+
+def test_a_curve_of_a_ramp_that_ends_early_still_concludes() -> None:
+    def cut(spec: TrialSpec) -> TrialRecord:
+        record = Surface()(spec)
+        if spec.schedule.kind == "ramp":
+            short = CurveSummary(**{name: getattr(record.curve, name)[:2] for name in ("step", "lr", "train_loss", "val_loss", "metric")})
+            return replace(record, status="diverged", curve=short)
+        return record
+
+    k = knowledge(settings=RANGE)
+    done, _ = go(LrRange(), k, cut)
+    assert LrRange().conclude(k, done).chosen is not None
