@@ -115,13 +115,11 @@ def _torch_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float,
         phases = [(up, initial, lr, momentum, momentum_min), (steps - 1, lr, final, momentum_min, momentum)]
     rates, momenta = np.empty(steps), np.empty(steps)
     for t in range(steps):
-        start = 0.0
-        for number, (end, lr0, lr1, m0, m1) in enumerate(phases):
-            if t <= end or number == len(phases) - 1:
-                share = (t - start) / (end - start) if end > start else 1.0
-                rates[t], momenta[t] = _cosine(lr0, lr1, share), _cosine(m0, m1, share)
-                break
-            start = end
+        number = next((n for n, phase in enumerate(phases[:-1]) if t <= phase[0]), len(phases) - 1)
+        start = phases[number - 1][0] if number else 0.0
+        end, lr0, lr1, m0, m1 = phases[number]
+        share = (t - start) / (end - start) if end > start else 1.0
+        rates[t], momenta[t] = _cosine(lr0, lr1, share), _cosine(m0, m1, share)
     return Table(rates, momenta)
 
 
