@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
+
+from hptune.errors import InputError
 
 Work = Callable[[Any], Any]
 """A top-level function of one picklable item; it is called in the process that runs the item."""
@@ -23,10 +26,15 @@ class Executor(Protocol):
     """Runs a work function over items.
 
     Results come in completion order as `(index, result or Failure)`, each index once. Leaving the iteration early, or `close`,
-    abandons what is running. An exception of class `InputError` raised by the work is re-raised in the caller.
+    abandons what is running. An exception of class `InputError` raised by the work is re-raised in the caller. What the work
+    prints goes to standard error. One `map` at a time.
     """
 
     workers: int
+
+    def start(self) -> None:
+        """Start the workers now, so that they load their code while the caller does something else; `map` does it otherwise."""
+        ...
 
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield `(index, result or Failure)` for every item."""
@@ -39,3 +47,16 @@ class Executor(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def attempt(work: Work, item: Any) -> Any:
+    """Return `work(item)`, or what it raised as a Failure; `sys.exit` in user code is such a failure too.
+
+    InputError passes: it says that nothing of the kind can succeed.
+    """
+    try:
+        return work(item)
+    except InputError:
+        raise
+    except (Exception, SystemExit):
+        return Failure(error=traceback.format_exc())

@@ -1,0 +1,1 @@
+"""What a run leaves on disk: where it lies, how it is written, what it says."""

@@ -1,0 +1,57 @@
+"""From the config's `executor` block to an executor."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+from hptune.errors import ConfigError
+from hptune.executors.base import Executor, Work
+from hptune.executors.process import ProcessExecutor
+from hptune.executors.serial import SerialExecutor
+
+
+def available_cores() -> int:
+    """CPU cores this process may use: its affinity, and within that a container's CPU limit (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or the quota is "max"
+        return cores
+
+
+def resolve(name: str, workers: int | Literal["auto"], device_type: str, cpu_count: int | None = None, threads: int = 1) -> tuple[str, int]:
+    """Settle `auto`: return the executor's name and its number of workers.
+
+    On a CPU there is one worker for each `threads` of the `cpu_count` cores (default: those available); on other devices there is
+    one unless the config names more. Under `auto` a single worker needs no process of its own. Raises ConfigError for an executor
+    this version has not.
+    """
+    if name == "serial":
+        return "serial", 1
+    if name not in ("auto", "process"):
+        raise _unknown(name)
+    fitting = max(1, (cpu_count or available_cores()) // threads) if device_type == "cpu" else 1
+    count = fitting if workers == "auto" else workers
+    return ("serial" if name == "auto" and count == 1 else "process"), count
+
+
+def make_executor(name: str, work: Work, workers: int, threads: int) -> Executor:
+    """Return the executor `name` (`serial` or `process`) for `work`; `threads` are the numeric threads of one worker process.
+
+    Raises ConfigError for an executor this version has not.
+    """
+    if name == "serial":
+        return SerialExecutor(work)
+    if name == "process":
+        return ProcessExecutor(work, workers, threads=threads)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ConfigError:
+    if name == "ray":
+        return ConfigError("the ray executor is not part of this version: use process", key="executor.name")
+    return ConfigError(f"unknown executor {name!r}: use auto, serial or process", key="executor.name")

@@ -1,0 +1,192 @@
+"""Both ends of one worker process: the loop inside it and the handle the driver has on it.
+
+They talk over one duplex pipe. The driver sends a pickled item; the worker sends pickled `(kind, content)` pairs: `ready` once
+its code is loaded, then for each item `result` (or a Failure as the result) or `input_error`; `broken` where the code cannot be
+loaded. A closed pipe ends the worker at once, so that a driver killed by SIGKILL leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from hptune.errors import InputError
+from hptune.executors.base import Failure, Work, attempt
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+GRACE = 2.0  # seconds a worker has to end by itself, then again after SIGTERM
+
+Kind = Literal["ready", "result", "input_error", "broken"]
+
+
+class Worker:
+    """The driver's handle on one worker process, started by being made.
+
+    `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready.
+    """
+
+    def __init__(self, work: bytes, *, threads: int, index: int | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.ready = False
+        self.index = index
+        self.connection, theirs = context.Pipe(duplex=True)
+        # Not a daemon: those may have no children, and data loaders of user code do.
+        self.process = context.Process(target=serve, args=(theirs, work), name="hptune worker")
+        with _thread_limit(threads), _interrupts_held_back():
+            self.process.start()
+        theirs.close()
+
+    def send(self, item: bytes) -> bool:
+        """Hand over a pickled item; False where the worker is gone."""
+        try:
+            self.connection.send_bytes(item)
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> tuple[Kind, Any] | None:
+        """Return the next message; None where the worker is gone. Blocks until there is either."""
+        try:
+            if self.gone and not self.connection.poll():  # its end of the pipe lives on in a process that it left behind
+                return None
+            message = self.connection.recv_bytes()
+        except (EOFError, OSError):
+            return None
+        try:
+            kind, content = pickle.loads(message)
+        except Exception:
+            return "result", Failure(error=f"{traceback.format_exc()}the result cannot be read in the main process")
+        return kind, content
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.exitcode is not None
+
+    def end(self) -> str:
+        """See the process to its end, by force where it must be, and return how it ended."""
+        self.ask_to_end()
+        for force in (self.process.terminate, self.process.kill):
+            self.process.join(GRACE)
+            if not self.gone:
+                force()
+        self.process.join()
+        how = exit_text(self.process.exitcode)
+        self.process.close()
+        return how
+
+    def ask_to_end(self) -> None:
+        """Close the pipe: an idle worker winds up, a busy one stops where it is."""
+        self.connection.close()
+
+
+def exit_text(code: int | None) -> str:
+    """Say how a process ended."""
+    if code == -9:
+        return "exit code -9 (killed, as the system does when memory runs out)"
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"exit code {code} ({signal.Signals(-code).name})"
+    return f"exit code {code}"
+
+
+def serve(connection: Connection, pickled_work: bytes) -> None:
+    """Be a worker: load the work, then perform items until the pipe closes. The driver alone decides about interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _print_to_stderr()
+    inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    idle = threading.Event()
+    threading.Thread(target=_receive, args=(connection, inbox, idle), daemon=True).start()
+    try:
+        work = pickle.loads(pickled_work)
+    except Exception:
+        _send(connection, _pickled("broken", traceback.format_exc()))
+        return
+    idle.set()
+    _send(connection, _pickled("ready", None))
+    while (item := inbox.get()) is not None:
+        reply = _perform(work, item)
+        idle.set()
+        _send(connection, reply)
+
+
+def _receive(connection: Connection, inbox: queue.SimpleQueue[bytes | None], idle: threading.Event) -> None:
+    """Pass items on. Reading beside the work is how a busy worker learns that its driver is gone."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            item = connection.recv_bytes()
+            idle.clear()
+            inbox.put(item)
+    if not idle.is_set():
+        os._exit(1)
+    inbox.put(None)
+
+
+def _perform(work: Work, item: bytes) -> bytes:
+    try:
+        result = attempt(lambda pickled: work(pickle.loads(pickled)), item)
+    except InputError as error:
+        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+        with contextlib.suppress(Exception):
+            reply = _pickled("input_error", error)
+            pickle.loads(reply)
+            return reply
+        return _pickled("input_error", InputError(str(error)))
+    try:
+        return _pickled("result", result)
+    except Exception:
+        return _pickled("result", Failure(error=f"{traceback.format_exc()}the result cannot be sent to the main process"))
+
+
+def _pickled(kind: Kind, content: Any) -> bytes:
+    return pickle.dumps((kind, content))
+
+
+def _send(connection: Connection, message: bytes) -> None:
+    with contextlib.suppress(OSError):  # the driver is gone: the reading thread ends the process
+        connection.send_bytes(message)
+
+
+def _print_to_stderr() -> None:
+    """Keep standard output clean for the driver's own: what user code prints, in C too, goes to standard error."""
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
+
+
+@contextlib.contextmanager
+def _thread_limit(threads: int) -> Iterator[None]:
+    """Set the number of threads for numeric libraries that a process started now reads once, when it loads them."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process started meanwhile never sees Ctrl-C, from its first moment on; our own comes afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

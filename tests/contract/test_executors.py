@@ -1,0 +1,356 @@
+"""One suite for every executor, then what only worker processes can suffer."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import executor_work as work
+import pytest
+
+from hptune.errors import ConfigError, HptuneError, InputError, UserCodeError
+from hptune.executors import available_cores, make_executor, resolve
+from hptune.executors.base import Executor, Failure
+from hptune.executors.process import ProcessExecutor
+from hptune.executors.serial import SerialExecutor
+
+PATIENCE = 20.0  # seconds after which something that should have happened never will
+MakeExecutor = Callable[[Callable[[Any], Any]], Executor]
+
+
+@pytest.fixture(params=[("serial", 1), ("process", 2)], ids=["serial", "process"])
+def make(request: pytest.FixtureRequest) -> Iterator[MakeExecutor]:
+    """A factory of executors that are closed after the test."""
+    made: list[Executor] = []
+
+    def factory(function: Callable[[Any], Any]) -> Executor:
+        name, workers = request.param
+        made.append(make_executor(name, function, workers=workers, threads=1))
+        return made[-1]
+
+    yield factory
+    for executor in made:
+        executor.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def pids(executor: ProcessExecutor) -> list[int]:
+    return [worker.process.pid or 0 for worker in executor._pool]
+
+
+def test_every_item_has_one_result(make: MakeExecutor) -> None:
+    with make(work.square) as executor:
+        assert sorted(executor.map(range(9))) == [(i, i * i) for i in range(9)]
+
+
+def test_no_items_no_results(make: MakeExecutor) -> None:
+    assert list(make(work.square).map([])) == []
+
+
+def test_map_can_be_called_again(make: MakeExecutor) -> None:
+    executor = make(work.square)
+    for size in (1, 5, 0, 3):
+        assert sorted(executor.map(range(size))) == [(i, i * i) for i in range(size)]
+
+
+def test_an_exception_is_a_result(make: MakeExecutor) -> None:
+    results = dict(make(work.square_unless_negative).map([1, -2, 3]))
+    assert (results[0], results[2]) == (1, 9)
+    assert isinstance(results[1], Failure)
+    assert not results[1].died
+    assert results[1].error.splitlines()[0] == "Traceback (most recent call last):"
+    assert results[1].error.splitlines()[-1] == "ValueError: -2 is negative"
+    assert "executor_work.py" in results[1].error
+
+
+def test_sys_exit_in_the_work_ends_its_item_only(make: MakeExecutor) -> None:
+    results = dict(make(work.quit_or_square).map([-1, 2]))
+    assert results[1] == 4
+    assert results[0].error.splitlines()[-1] == "SystemExit: user code called sys.exit"
+
+
+def test_an_input_error_reaches_the_caller_as_it_was(make: MakeExecutor) -> None:
+    executor = make(work.refuse)
+    with pytest.raises(ConfigError) as config:
+        list(executor.map(["config"]))
+    assert str(config.value) == "c.yaml:3: model.args.width: is no number"
+    assert (config.value.message, config.value.where, config.value.key) == ("is no number", "c.yaml:3", "model.args.width")
+    with pytest.raises(UserCodeError) as user:
+        list(executor.map(["user", "fine"]))
+    assert (str(user.value), user.value.where) == ("models.py:7: ZeroDivisionError: division by zero", "models.py:7")
+    with pytest.raises(InputError, match=r"^one two$"):
+        list(executor.map(["odd"]))
+    assert list(executor.map(["fine"])) == [(0, None)]
+
+
+def test_left_early_it_can_go_on_with_other_items(make: MakeExecutor) -> None:
+    executor = make(work.square)
+    results = executor.map(range(20))
+    next(results)
+    results.close()
+    assert sorted(executor.map([5, 6])) == [(0, 25), (1, 36)]
+
+
+def test_starting_and_closing_are_harmless_whenever(make: MakeExecutor) -> None:
+    executor = make(work.square)
+    executor.close()
+    executor.start()
+    executor.close()
+    executor.close()
+    assert list(executor.map([3])) == [(0, 9)]
+    executor.close()
+
+
+def test_what_the_work_prints_goes_to_standard_error(make: MakeExecutor, capfd: pytest.CaptureFixture[str]) -> None:
+    executor = make(work.chatter) if isinstance(make(work.square), ProcessExecutor) else make(print)
+    list(executor.map([1]))
+    executor.close()
+    out, err = capfd.readouterr()
+    assert out == ""
+    if isinstance(executor, ProcessExecutor):
+        assert sorted(err.splitlines()) == ["C says 1", "a child says", "python says 1"]
+    else:
+        assert err == "1\n"
+
+
+def test_an_interrupt_passes_through_the_serial_executor() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(SerialExecutor(work.interrupt).map([1]))
+
+
+def test_there_are_no_more_workers_than_items() -> None:
+    with ProcessExecutor(work.pid, 4) as executor:
+        (result,) = executor.map([None])
+        assert pids(executor) == [result[1]]
+
+
+def test_workers_run_side_by_side_and_stay_warm(tmp_path: Path) -> None:
+    with ProcessExecutor(work.meet, 2) as executor:
+        first = {result for _, result in executor.map([(str(tmp_path), 2)] * 4)}
+        assert first == set(pids(executor))
+        assert len(first) == 2
+        assert {result for _, result in executor.map([(str(tmp_path), 2)] * 4)} <= first
+        assert os.getpid() not in first
+
+
+def test_results_come_as_they_are_done(tmp_path: Path) -> None:
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    with ProcessExecutor(work.wait_for, 2) as executor:
+        assert [index for index, _ in executor.map([(first, third), (second, ""), (third, second)])] == [1, 2, 0]
+
+
+def test_workers_get_their_threads_and_this_process_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with ProcessExecutor(work.environment, 1, threads=3) as executor:
+        assert list(executor.map(["OMP_NUM_THREADS", "MKL_NUM_THREADS"])) == [(0, "3"), (1, "3")]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("how", "text"), [("exit", "exit code 3"), ("kill", "exit code -9 (killed")])
+def test_a_dead_worker_costs_its_item_one_retry(tmp_path: Path, how: str, text: str) -> None:
+    with ProcessExecutor(work.die, 2) as executor:
+        results = dict(executor.map([("fine", str(tmp_path)), (how, str(tmp_path)), ("fine", str(tmp_path)), ("fine", str(tmp_path))]))
+    assert [results[i] for i in (0, 2, 3)] == ["fine"] * 3
+    assert isinstance(results[1], Failure)
+    assert results[1].died
+    assert text in results[1].error
+    marks = [path.name for path in tmp_path.iterdir() if path.name.startswith(how)]
+    assert len(marks) == 2, "not one retry, or not in another process"
+
+
+def test_an_item_that_kills_only_once_succeeds(tmp_path: Path) -> None:
+    with ProcessExecutor(work.die_once, 2) as executor:
+        assert sorted(executor.map([(i, str(tmp_path)) for i in range(6)])) == [(i, i) for i in range(6)]
+
+
+def test_an_idle_worker_that_is_killed_is_replaced() -> None:
+    with ProcessExecutor(work.square, 1) as executor:
+        for _ in range(3):
+            assert list(executor.map([2])) == [(0, 4)]
+            (pid,) = pids(executor)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: not alive(pid))
+
+
+def test_a_death_shows_even_where_a_child_keeps_the_pipe_open(tmp_path: Path) -> None:
+    with ProcessExecutor(work.leave_a_child_and_die, 1) as executor:
+        ((_, result),) = executor.map([str(tmp_path)])
+    for path in tmp_path.iterdir():
+        os.kill(int(path.name), signal.SIGKILL)
+    assert "exit code 5" in result.error
+
+
+def test_a_result_that_cannot_travel_is_a_failure() -> None:
+    with ProcessExecutor(work.unsendable, 1) as executor:
+        results = dict(executor.map(["lambda", "unreadable", "fine"]))
+    assert "the result cannot be sent" in results[0].error
+    assert "the result cannot be read" in results[1].error
+    assert results[2] == 1
+
+
+def test_an_item_that_cannot_travel_is_the_callers_mistake() -> None:
+    with ProcessExecutor(work.square, 1) as executor:
+        with pytest.raises((AttributeError, TypeError), match=r"pickle"):
+            list(executor.map([lambda: None]))
+        assert list(executor.map([2])) == [(0, 4)]
+
+
+@pytest.mark.parametrize("leave", ["close", "error"])
+def test_leaving_early_ends_the_busy_workers(tmp_path: Path, leave: str) -> None:
+    executor = ProcessExecutor(work.hang_if_told, 2)
+    results = executor.map([(True, str(tmp_path)), (False, str(tmp_path)), (True, str(tmp_path))])
+    assert next(results) == (1, "done")
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    busy = pids(executor)
+    assert len(busy) == 2
+    if leave == "close":
+        results.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            results.throw(KeyboardInterrupt())
+    assert not any(alive(pid) for pid in busy)
+    executor.close()
+
+
+def test_close_ends_workers_that_have_not_even_started() -> None:
+    executor = ProcessExecutor(work.square, 3)
+    executor.start()
+    started = pids(executor)
+    executor.close()
+    assert len(started) == 3
+    assert not any(alive(pid) for pid in started)
+
+
+def script(folder: Path, text: str) -> list[str]:
+    """A program that uses the executor, as the command that runs it; the work functions lie beside this file."""
+    path = folder / "a script.py"
+    path.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{text}")
+    return [sys.executable, str(path)]
+
+
+HANGING = """
+import executor_work as work
+from hptune.executors.process import ProcessExecutor
+if __name__ == "__main__":
+    executor = ProcessExecutor(work.hang, 2)
+    list(executor.map([sys.argv[1]] * 2))
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_driver(tmp_path: Path, signal_number: signal.Signals) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    driver = subprocess.Popen([*script(tmp_path, HANGING), str(marks)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with driver:
+        wait_until(lambda: len(list(marks.iterdir())) == 2)
+        workers = [int(path.name) for path in marks.iterdir()]
+        if signal_number == signal.SIGKILL:
+            driver.kill()  # the driver alone
+        else:
+            os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C does: everyone hears it
+        wait_until(lambda: not any(alive(pid) for pid in workers))
+        _, err = driver.communicate(timeout=PATIENCE)
+    assert err.count("Traceback") == (signal_number == signal.SIGINT), f"a worker spoke up:\n{err}"
+
+
+UNCLOSED = """
+import executor_work as work
+from hptune.executors.process import ProcessExecutor
+if __name__ == "__main__":
+    executor = ProcessExecutor(work.square, 1)
+    executor.start()
+    print(list(executor.map([3])))
+"""
+UNGUARDED = UNCLOSED.replace('if __name__ == "__main__":', "if True:")
+
+
+def test_a_program_that_never_closes_its_executor_still_ends(tmp_path: Path) -> None:
+    done = subprocess.run(script(tmp_path, UNCLOSED), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[(0, 9)]\n", "")
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    done = subprocess.run(script(tmp_path, UNGUARDED), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert 'a script that starts hptune must do so under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+
+
+def test_code_that_workers_cannot_load_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "import os\ndef f(item): return 1\nif os.environ.get('IN_WORKER'): raise ImportError('no libfoo')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("only_here").f
+    monkeypatch.setenv("IN_WORKER", "1")
+    with ProcessExecutor(function, 2) as executor, pytest.raises(HptuneError, match="cannot load their code: ImportError: no libfoo"):
+        list(executor.map([1, 2]))
+
+
+def test_workers_do_not_load_torch() -> None:
+    with ProcessExecutor(work.loaded, 1) as executor:
+        assert list(executor.map(["torch", "hptune.executors.worker"])) == [(0, False), (1, True)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"),
+    [
+        (("auto", "auto", "cpu", 8), ("process", 8)),
+        (("auto", "auto", "cpu", 8, 3), ("process", 2)),
+        (("auto", "auto", "cpu", 1), ("serial", 1)),
+        (("auto", 1, "cpu", 8), ("serial", 1)),
+        (("auto", 3, "cpu", 8), ("process", 3)),
+        (("auto", "auto", "cuda", 8), ("serial", 1)),
+        (("auto", "auto", "mps", 8), ("serial", 1)),
+        (("auto", 2, "cuda", 8), ("process", 2)),
+        (("process", "auto", "cuda", 8), ("process", 1)),
+        (("process", "auto", "cpu", 2, 4), ("process", 1)),
+        (("serial", 4, "cpu", 8), ("serial", 1)),
+    ],
+)
+def test_auto_is_settled_by_device_and_cores(asked: tuple[Any, ...], settled: tuple[str, int]) -> None:
+    assert resolve(*asked) == settled
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert 1 <= available_cores() <= len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert resolve("process", "auto", "cpu") == ("process", 1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ray", "executor.name: the ray executor is not part of this version: use process"), ("dask", "unknown executor 'dask'")],
+)
+def test_other_executors_are_refused(name: str, text: str) -> None:
+    for refuse in (lambda: resolve(name, "auto", "cpu", 2), lambda: make_executor(name, work.square, workers=2, threads=1)):
+        with pytest.raises(ConfigError, match=text):
+            refuse()
