@@ -98,7 +98,6 @@ def _linear_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float
     knots = [0, peak, steps - tail]
     at = np.arange(steps)
     rates = np.maximum(np.interp(at, knots, [base if peak else lr, lr, 0.0]), last)
-    rates[steps - tail :] = last
     return Table(rates, np.interp(at, knots, [momentum if peak else momentum_min, momentum_min, momentum]))
 
 

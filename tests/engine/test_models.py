@@ -7,6 +7,7 @@ from torch import nn
 from hptune.config.schema import Model
 from hptune.engine.models import build_model, frozen_modules, model_notes
 from hptune.engine.nets import BUILT_IN
+from hptune.engine.nets.deep import ResidualBlock, WideBlock
 from hptune.errors import ConfigError, UserCodeError
 
 torch.set_num_threads(1)
@@ -132,6 +133,25 @@ def test_the_seed_alone_decides_the_initialization(name):
     torch.manual_seed(1)
     third = build_model(Model(name=name), sample_shape=DIGITS, outputs=10)
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), third.parameters(), strict=True))
+
+
+def test_he_initialization_where_it_is_promised():
+    for name in ("cifar3", "resnet20", "wide_resnet32", "densenet40"):
+        for module in build(name, CIFAR).modules():
+            if isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+                fan_in = module.weight[0].numel()
+                assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+
+
+def test_shortcuts_when_the_body_says_nothing():
+    x = torch.randn(2, 4, 6, 6)
+    narrow, wide, shrinking = ResidualBlock(4, 4, stride=1), WideBlock(4, 4, shrink=False), ResidualBlock(4, 8, stride=2)
+    for block in (narrow, wide, shrinking):
+        nn.init.zeros_(block.body[-1].weight)
+    assert torch.equal(narrow(x), x.relu())
+    assert torch.equal(wide(x), x)
+    assert torch.equal(shrinking(x)[:, :4], x[:, :, ::2, ::2].relu())
+    assert not shrinking(x)[:, 4:].any()
 
 
 def test_signals_neither_vanish_nor_explode_in_cifar3():

@@ -79,10 +79,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output; its image has ceil(side / stride) pixels a side."""
         shortcut = x[:, :, :: self.stride, :: self.stride]
-        if self.new_channels:
-            before = self.new_channels // 2
-            shortcut = functional.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
-        return functional.relu(self.body(x) + shortcut)
+        return functional.relu(self.body(x) + functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels)))
 
 
 class WideBlock(nn.Module):
