@@ -1,0 +1,179 @@
+"""The parts a model trains on and is measured on: batches on the device, by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from hptune.engine.arrays import Arrays, Indices, Tree, map_tree
+from hptune.engine.targets import user_code
+
+
+class MapDataset(Protocol):
+    """A map-style torch Dataset: items by number, and how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Part(Protocol):
+    """Samples that can be taken by index."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Any:
+        """Return the batch of the samples at `indices` (int64, in main memory) on the device.
+
+        It is `(x, y)`: `x` a tensor, or a tuple or dict of tensors, images normalized to float32; `y` a tensor. Where a Dataset's
+        `collate` (or its items) form something else, the batch is that, for a `step` target to take apart.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A data set, divided and on the device.
+
+    `classes`: number of classes, 0 where targets are not integers. `sample_shape` and `target_shape`: the shapes of one sample's input
+    and target, images as (channels, height, width); None where there is no single tensor. `mean` and `std`: of each image channel
+    over the training part, pixels counted from 0 to 1; None where the input is not one image. `fingerprint`: SHA-256 of the content
+    of all parts as divided. `notes`: sentences worth showing.
+    """
+
+    train: Part
+    val: Part
+    test: Part | None
+    classes: int
+    sample_shape: tuple[int, ...] | None
+    target_shape: tuple[int, ...] | None
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """Statistics of uint8 images, one entry a channel, on the scale 0 to 255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, images: Tensor) -> Normalization:
+        """Exact statistics of uint8 images (samples, channels, height, width), from counts; a constant channel is left unscaled."""
+        values = torch.arange(256, dtype=torch.float64)
+        means, deviations = [], []
+        for channel in range(images.shape[1]):
+            counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+            mean = (counts * values).sum() / counts.sum()
+            std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item()
+            means.append(mean.item())
+            deviations.append(std if std > 0 else 255.0)
+        return cls(tuple(means), tuple(deviations))
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and reciprocal deviation as float32 tensors of shape (1, channels, 1, 1)."""
+        mean, std = (torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1, 1) for values in (self.mean, self.std))
+        return mean.to(device, torch.float32), std.reciprocal().to(device, torch.float32)
+
+
+class TensorPart:
+    """Arrays held on the device in compact form; images are normalized and narrow floats widened a batch at a time.
+
+    `statistics` has the structure of the input: a Normalization for each leaf of images, None for any other.
+    """
+
+    def __init__(self, arrays: Arrays, statistics: Any, device: torch.device) -> None:
+        self._x: Tree = map_tree(lambda leaf: leaf.to(device), arrays.x)
+        self._y = arrays.y.to(device)
+        self._device = device
+        self._scales = map_tree(lambda _, images: images and images.tensors(device), arrays.x, statistics)
+
+    def __len__(self) -> int:
+        return len(self._y)
+
+    def take(self, indices: Tensor) -> tuple[Tree, Tensor]:
+        """See `Part.take`."""
+        at = indices.to(self._device, non_blocking=True)
+        x: Tree = map_tree(lambda leaf, scale: _ready(leaf[at], scale), self._x, self._scales)
+        return x, _widened(self._y[at])
+
+
+def statistics_of(x: Tree) -> Any:
+    """Statistics of a training part's input, in its structure: None for leaves that are no images (uint8)."""
+    return map_tree(lambda leaf: Normalization.of(leaf) if leaf.dtype == torch.uint8 else None, x)
+
+
+def _ready(batch: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
+    return _widened(batch) if scale is None else batch.float().sub_(scale[0]).mul_(scale[1])
+
+
+class DatasetPart:
+    """Chosen items of a map-style Dataset, read and stacked a batch at a time.
+
+    `collate` makes a batch of a list of items; without one they are stacked as torch's `default_collate` does, with tuples for
+    lists, float32 for wider floats and int64 for integers. `where` names the Dataset in messages.
+    """
+
+    def __init__(
+        self, dataset: MapDataset, indices: Indices, collate: Callable[[Sequence[Any]], Any] | None, device: torch.device, where: str
+    ) -> None:
+        self._dataset, self._indices, self._device, self._where = dataset, indices, device, where
+        self._collate = collate or default_batch
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def take(self, indices: Tensor) -> Any:
+        """See `Part.take`."""
+        with user_code("reading a batch", self._where):
+            batch = self._collate([self._dataset[int(self._indices[i])] for i in indices.tolist()])
+        pair = isinstance(batch, tuple | list) and len(batch) == 2
+        return to_device(tuple(batch) if pair else batch, self._device)
+
+
+def default_batch(items: Sequence[Any]) -> Any:
+    """Stack items as `default_collate` does, in the forms the rest of the engine expects."""
+    return _plain(default_collate(list(items)))
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move every tensor inside tuples, lists and dicts, and whatever else has a `to` method, to the device."""
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(to_device(item, device) for item in value)
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def batches(part: Part, batch_size: int, limit: int | None = None) -> Iterator[Any]:
+    """Yield the part's batches in its own order, the ragged last one included; of its first `limit` samples where given."""
+    samples = len(part) if limit is None else min(limit, len(part))
+    for start in range(0, samples, batch_size):
+        yield part.take(torch.arange(start, min(start + batch_size, samples)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_plain(item) for item in value)
+    return _widened(value) if isinstance(value, Tensor) else value
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Floats of any width as float32, integers as int64, truth values as they are."""
+    if tensor.is_floating_point():
+        return tensor.float()
+    return tensor if tensor.dtype == torch.bool else tensor.to(torch.int64)
