@@ -98,7 +98,7 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
     """Run one stage with `settings` and add it to the run's progress."""
     began = run.clock()
     if name == "batch_size" and settings["compare"] == "time":
-        settings = {**settings, "seconds_per_step": yield from _calibrated_sizes(run, settings)}
+        settings = {**settings, "seconds_per_step": (yield from _calibrated_sizes(run, settings))}
     knowledge = yield from _knowledge(run, name, settings)
     yield StageStarted(stage=name, knowledge=knowledge)
     done = yield from _rounds(run, name, knowledge, began)

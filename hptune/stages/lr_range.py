@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
 from hptune.analysis.ranking import Ranking, Row
@@ -11,13 +12,14 @@ from hptune.analysis.wording import format_number
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import conclusion
-from hptune.stages.rounds import next_round, ranked, select, within
+from hptune.stages.rounds import next_round, ranked, select
 from hptune.trial import StopRule, TrialRecord, TrialSpec
 
 TEXTBOOK_LR = {"sgd": 0.1, "adamw": 1e-3}
 RANGE_POINTS = 24  # validation points of a ramp: about five a decade at the default range
 RANGE_SAMPLES = 1000  # fixed validation subset of a ramp
 MIN_RAMP_STEPS = 60  # a faster ramp is itself unstable (section 4.1)
+RANGE_SHARE = 4  # a ramp for so many short-run equivalents of allowance
 SPREAD = 2.0  # the checks stand a factor of this around the suggestion
 SAME = 1.2  # LRs closer than this factor are one candidate
 EXTENSIONS = 2  # how often the checked range grows when its edge is best
@@ -32,8 +34,8 @@ class LrRange:
         """First the ramps, then the check runs, then further LRs while the best is at the edge."""
         known = {record.trial_id for record in done}
         ramps = [spec for spec in self._ramps(knowledge) if spec.trial_id not in known]
-        if ramps and len(ramps) == knowledge.seeds:
-            return within(knowledge, ramps, done) or ramps[:1]
+        if ramps:
+            return ramps
         rates = self._first_rates(knowledge, done)
         for _ in range(EXTENSIONS + 1):
             wanted = [knowledge.short_run(knowledge.start.but(lr=lr)) for lr in rates]
@@ -56,10 +58,14 @@ class LrRange:
             "low": summary.low,
             "high": summary.high,
         }
-        sentence = f"{summary.sentence}; {_checked(ranking)}" if ranking.rows else summary.sentence
-        return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
+        if ranking.rows:
+            return conclusion(self.name, ranking, done, ranking.best, sentence=f"{summary.sentence}; {_checked(ranking)}", detail=detail)
+        found = conclusion(self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail)
+        return found if summary.lr_max is None else replace(found, chosen=knowledge.start.but(lr=round_lr(summary.lr_max)))
 
     def _ramps(self, k: Knowledge) -> list[TrialSpec]:
+        """One ramp a seed; under a tight budget fewer, since most of it belongs to the checks."""
+        ramps = k.seeds if k.allowance is None else min(k.seeds, max(1, int(k.allowance / RANGE_SHARE)))
         start = k.start.but(lr=float(k.settings["max_lr"]), momentum_min=k.start.momentum)
         steps = max(k.steps(k.short_epochs, start.batch_size), MIN_RAMP_STEPS)
         points = tuple(sorted({max(1, round(steps * (i + 1) / RANGE_POINTS)) for i in range(RANGE_POINTS)}))
@@ -74,7 +80,7 @@ class LrRange:
                 validation_limit=min(RANGE_SAMPLES, k.val_samples),
                 stop=StopRule(window=max(1, steps // RANGE_POINTS), relative_to_best=True),
             )
-            for repetition in range(k.seeds)
+            for repetition in range(ramps)
         ]
 
     def _summary(self, k: Knowledge, done: Sequence[TrialRecord]) -> RangeSummary:

@@ -55,8 +55,8 @@ class Refine:
         if left > 0 and self._suggest is not None and all(record.spec.repetition == 0 for record in done):
             space = search_space(knowledge)
             new = self._suggest(knowledge.start, space, done, min(ROUND, left), knowledge.seed + len(proposed))
-            known = {contender(record.spec) for record in done}
-            fresh = [spec for spec in map(knowledge.short_run, new) if contender(spec) not in known]
+            known = {contender(spec) for spec in proposed}
+            fresh = [spec for spec in dict.fromkeys(map(knowledge.short_run, new)) if contender(spec) not in known]
             if fresh:
                 return fresh if done else [start, *fresh]
         return next_round(knowledge, proposed, done)

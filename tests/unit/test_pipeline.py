@@ -132,7 +132,9 @@ def test_a_worker_that_fails_leaves_a_failed_record_and_the_sweep_goes_on(tmp_pa
 
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> None:
     class Crowded(SerialExecutor):
-        workers = 2
+        def __init__(self, work: Any) -> None:
+            super().__init__(work)
+            self.workers = 2
 
         def map(self, items: Any) -> Any:
             for index, outcome in super().map(items):
