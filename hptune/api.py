@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
-from hptune.config.loader import LoadedConfig, from_tree, load_config
+from hptune.config.loader import LoadedConfig, from_tree, load_config, with_value
 from hptune.pipeline import Event
 from hptune.report.run import Run
 from hptune.session import open_session
@@ -22,14 +21,14 @@ def run(
     config: str | Path | Mapping[str, Any],
     *,
     run_dir: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     stages: Sequence[str] | None = None,
     fresh: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Run all stages (or `stages`) of a config file or mapping; return the finished run, as `load_run` would.
 
-    `overrides` are `key.path=value` texts as after `--set`. `on_event` is called with each event of `hptune.pipeline` as it happens.
+    `overrides` maps dotted keys to values, as `--set` does. `on_event` is called with each event of `hptune.pipeline` as it happens.
     Scripts that start worker processes need the usual `if __name__ == "__main__":` guard. Raises the errors of `hptune.errors`.
     """
     loaded = _load(config, overrides)
@@ -89,7 +88,7 @@ def lr_range_test(
         "device": device,
     }
     experiment = from_tree(tree, Path.cwd()).experiment
-    problem = open_objects(copy.deepcopy(model), train, val, loss=loss, experiment=experiment)
+    problem = open_objects(model, train, val, loss=loss, experiment=experiment)
     settings = experiment.stages.lr_range.model_dump() if experiment.stages.lr_range else {}
     knowledge = stage_knowledge("lr_range", experiment, problem.task, Progress(), settings=settings)
     records = [run_trial(problem, spec).record for spec in LrRange().plan(knowledge, [])]
@@ -109,7 +108,8 @@ def _frame(records: Sequence[Any]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _load(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> LoadedConfig:
-    if isinstance(config, Mapping):
-        return from_tree(dict(config), Path.cwd(), overrides)
-    return load_config(Path(config), overrides)
+def _load(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None) -> LoadedConfig:
+    loaded = from_tree(config, Path.cwd()) if isinstance(config, Mapping) else load_config(config)
+    for key, value in (overrides or {}).items():
+        loaded = with_value(loaded, key, value)
+    return loaded

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hptune.config.loader import LoadedConfig
 from hptune.config.schema import Experiment
+from hptune.executors import resolve
 from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
+from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
-from hptune.trial import Calibration, CurveSummary, Hyperparameters, Task, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Task, TrialRecord, TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,70 @@ class StageEstimate:
     steps: int
     samples: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What `hptune check` found: the data and model as opened, the plan with its cost, and whose code a run executes."""
+
+    name: str
+    run_dir: str
+    device: str
+    device_model: str
+    precision: str
+    train_samples: int
+    val_samples: int
+    test_samples: int
+    classes: int
+    parameters: int
+    workers: int
+    seconds_per_step: float
+    stages: tuple[StageEstimate, ...]
+    seconds: float
+    user_code: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check(loaded: LoadedConfig) -> Check:
+    """Open data and model, time a few real steps at the baseline's batch size, and estimate what each stage costs.
+
+    Raises the InputErrors that a run would raise; writes nothing.
+    """
+    from hptune.engine.problem import open_problem
+    from hptune.engine.trainer import calibrate
+
+    experiment = loaded.experiment
+    problem = open_problem(experiment)
+    task = problem.task
+    request = CalibrationRequest(hyperparameters=experiment.baseline_hyperparameters(), numerics=task.numerics)
+    calibration = calibrate(problem, request)
+    section = experiment.executor
+    _, workers = resolve(section.name, section.workers, task.numerics.device, threads=task.numerics.threads)
+    stages = tuple(estimate_stages(experiment, task, calibration, workers))
+    return Check(
+        name=experiment.name,
+        run_dir=str(default_run_dir(experiment)),
+        device=task.numerics.device,
+        device_model=task.numerics.device_model,
+        precision=task.numerics.precision,
+        train_samples=task.train_samples,
+        val_samples=task.val_samples,
+        test_samples=task.test_samples,
+        classes=task.classes,
+        parameters=task.parameters,
+        workers=workers,
+        seconds_per_step=calibration.seconds_per_step,
+        stages=stages,
+        seconds=sum(stage.seconds for stage in stages),
+        user_code=user_code(experiment),
+        notes=task.notes,
+    )
+
+
+def user_code(experiment: Experiment) -> tuple[str, ...]:
+    """The targets whose code a run executes."""
+    holders = (experiment.data, experiment.data.collate, experiment.model, experiment.loss, experiment.metric, experiment.step)
+    return tuple(dict.fromkeys(holder.target for holder in holders if holder is not None and holder.target is not None))
 
 
 def estimate_stages(experiment: Experiment, task: Task, calibration: Calibration, workers: int) -> list[StageEstimate]:

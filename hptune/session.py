@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +14,7 @@ from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.config.schema import Experiment
 from hptune.errors import ConfigError, InputError
 from hptune.executors import make_executor, resolve
+from hptune.executors.base import Executor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import Event, Run, StageConcluded, resume_progress, run_stage, run_stages
 from hptune.stages import STAGES
@@ -52,9 +53,8 @@ class Session:
         from hptune.engine.worker import perform
 
         with contextlib.ExitStack() as stack:
-            executor = self._make_executor(perform)
-            stack.enter_context(executor)
-            if not self.layout.journal.exists():
+            executor = stack.enter_context(self._make_executor(perform))
+            if self._fresh or not self.layout.journal.exists():
                 executor.start()  # workers import torch while this process loads the data
             self.problem: Problem = open_problem(self.experiment)
             self.task: Task = self.problem.task
@@ -119,13 +119,13 @@ class Session:
                 report.write_tables(report.load(self.layout.root))
             yield event
 
-    def _make_executor(self, work: Callable[[Any], Any]) -> Any:
+    def _make_executor(self, work: Callable[[Any], Any]) -> Executor:
         from hptune.engine.numerics import resolve_device
 
         section = self.experiment.executor
         device = resolve_device(self.experiment.device).type
-        name, workers = resolve(section.name, section.workers, device)
         threads = section.threads if isinstance(section.threads, int) else 1
+        name, workers = resolve(section.name, section.workers, device, threads=threads)
         return make_executor(name, work, workers=workers, threads=threads)
 
     def _describe(self) -> None:
@@ -179,6 +179,6 @@ def _variant(value: Any, hyperparameters: Hyperparameters, task: Task, experimen
         "task": task.task_id,
         "train_samples": task.train_samples,
         "hyperparameters": asdict(hyperparameters),
-        "schedule": asdict(replace(experiment.schedule.schedule())),
+        "schedule": asdict(experiment.schedule.schedule()),
         "numerics": asdict(task.numerics),
     }

@@ -53,7 +53,8 @@ def comparison(name: str, ranking: Ranking, chosen: Row, *, preferred: str) -> s
         best = ranking.best
         text += f", {preferred} than {format_number(dict(best.values)[name])}, whose loss {format_number(best.val_loss)} is within the noise"
     if rows:
-        text += f"; {worse} of {len(rows)} others shown to be worse" if worse else f"; not told apart from {len(rows)} others"
+        others = "the other" if len(rows) == 1 else f"the {len(rows)} others"
+        text += f"; {worse} of {others} shown to be worse" if worse else f"; not told apart from {others}"
     return text
 
 

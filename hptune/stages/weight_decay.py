@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hptune.analysis.ranking import Row
+from hptune.analysis.ranking import Ranking, Row
 from hptune.analysis.recommendation import Conclusion
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
@@ -22,13 +22,12 @@ class WeightDecay:
     name = "weight_decay"
 
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """The grid, a decade more while the best is at its edge, then the exponents halfway to the best one's neighbours."""
+        """The grid, a decade more while nothing inside it is as good as its edge, then the exponents halfway to the best's neighbours."""
         values = by_distance(knowledge.settings["values"], knowledge.start.weight_decay)
         for _ in range(EXTENSIONS + 1):
             if new := next_round(knowledge, _runs(knowledge, values), done):
                 return new
-            best = self._best(knowledge, values, done)
-            beyond = None if best is None else edge(values, best)
+            beyond = self._beyond(knowledge, values, done)
             if beyond is None:
                 break
             values = [*values, beyond]
@@ -46,8 +45,7 @@ class WeightDecay:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("weight decay", done))
         chosen = middle(ranking.near_equal(), ranking.best)
         notes = []
-        tried = [row.hyperparameters.weight_decay for row in ranking.rows]
-        if edge(tried, ranking.best.hyperparameters.weight_decay) is not None:
+        if self._beyond(k, [row.hyperparameters.weight_decay for row in ranking.rows], done) is not None:
             notes.append("the best weight decay is at the edge of what was tried: widen stages.weight_decay.values")
         sentence = comparison("weight_decay", ranking, chosen, preferred="nearer the middle of the near-equal ones")
         timescale = timescale_epochs(k, chosen.hyperparameters)
@@ -56,9 +54,17 @@ class WeightDecay:
         return conclusion(self.name, ranking, done, chosen, sentence=sentence, notes=notes)
 
     def _best(self, k: Knowledge, values: Sequence[float], done: Sequence[TrialRecord]) -> float | None:
-        own = select(done, _runs(k, values))
-        best = ranked(k, own, lambda spec: _columns(k, spec.hyperparameters)).best
+        best = self._ranking(k, values, done).best
         return best.hyperparameters.weight_decay if best else None
+
+    def _beyond(self, k: Knowledge, values: Sequence[float], done: Sequence[TrialRecord]) -> float | None:
+        """The next decade outward where the best is at the edge and no inner value comes near it."""
+        near = [row.hyperparameters.weight_decay for row in self._ranking(k, values, done).near_equal()]
+        outward = {edge(values, value) for value in near}
+        return outward.pop() if len(outward) == 1 else None
+
+    def _ranking(self, k: Knowledge, values: Sequence[float], done: Sequence[TrialRecord]) -> Ranking:
+        return ranked(k, select(done, _runs(k, values)), lambda spec: _columns(k, spec.hyperparameters))
 
 
 def edge(values: Sequence[float], best: float) -> float | None:
