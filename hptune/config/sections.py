@@ -1,0 +1,183 @@
+"""The blocks of the config that say how to train and what to search."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+
+from hptune.config.fields import (
+    Count,
+    Distinct,
+    Fraction,
+    InnerFraction,
+    Momentum,
+    NonNegative,
+    Positive,
+    Ratio,
+    Section,
+    describe,
+    needs,
+)
+from hptune.schedules import Schedule
+
+DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
+BUDGET = "short runs (16) or wall time (90s, 20m, 1.5h)"
+ON, OFF = "<on>", "<off>"
+"""Tags of a stage's two forms: a block of settings, or False. They stand in pydantic's error places, where no key looks like them."""
+
+
+class ScheduleSection(Section):
+    """The schedule of every trial but the range test; see `hptune.schedules`."""
+
+    name: Literal["one_cycle", "constant", "step"] = "one_cycle"
+    shape: Literal["linear", "torch", "three_phase"] = "linear"
+    warmup_fraction: InnerFraction = 0.45
+    lr_ratio: Ratio = 10.0
+    tail_fraction: Fraction = 0.1
+    tail_ratio: Ratio = 1000.0
+    milestones: list[Fraction] = Field(default_factory=lambda: [0.5, 0.75])
+    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.shape == "linear" and self.warmup_fraction + self.tail_fraction >= 1:
+            raise ValueError("warmup_fraction and tail_fraction together must stay below 1: they leave no way down")
+        if self.shape == "three_phase" and self.warmup_fraction > 0.5:
+            raise ValueError("three_phase needs a warmup_fraction of at most 0.5: the way down takes as long as the way up")
+        return self
+
+    def schedule(self) -> Schedule:
+        """Return the pure form that trials carry."""
+        values = self.model_dump(exclude={"name", "milestones"})
+        return Schedule(kind=self.name, milestones=tuple(self.milestones), **values)
+
+
+class Values(Section):
+    """Hyper-parameters of one configuration; None means the default that goes with the optimizer."""
+
+    lr: Positive | None = None
+    batch_size: Count = 64
+    momentum: Momentum = 0.9
+    momentum_min: Momentum | None = None
+    weight_decay: NonNegative | None = None
+
+
+class BudgetSection(Section):
+    """`epochs`: the full training; `search_epochs`: one short run; `search`: cost of stages 1-5, short runs or wall time."""
+
+    epochs: Positive = 30.0
+    search_epochs: Positive = 6.0
+    search: Annotated[Positive | str | None, needs(BUDGET)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_run_default(cls, value: Any) -> Any:
+        """A short run is a fifth of the full training, but at least one epoch where the full training has one."""
+        epochs = value.get("epochs", 30.0) if isinstance(value, dict) else None
+        if isinstance(epochs, int | float) and 0 < epochs < math.inf and value.get("search_epochs") is None:
+            return {**value, "search_epochs": max(epochs / 5, min(1.0, epochs))}
+        return value
+
+    @field_validator("search")
+    @classmethod
+    def _is_a_duration(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, str) and not ((match := DURATION.match(value)) and float(match[1]) > 0):
+            raise ValueError(f"needs {BUDGET}, got {describe(value)}")
+        return value
+
+    @property
+    def short_epochs(self) -> float:
+        """Epochs of one short run."""
+        return self.search_epochs
+
+    @property
+    def search_seconds(self) -> float | None:
+        """Wall time for stages 1-5 in seconds, where the budget is one."""
+        match = DURATION.match(self.search) if isinstance(self.search, str) else None
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
+
+    @property
+    def search_runs(self) -> float | None:
+        """Short-run equivalents for stages 1-5, where the budget is that."""
+        return self.search if isinstance(self.search, int | float) else None
+
+
+CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at least 1, or auto")]
+
+
+class ExecutorSection(Section):
+    """Where trials run; none of these changes a result."""
+
+    name: Literal["auto", "serial", "process", "ray"] = "auto"
+    workers: CountOrAuto = "auto"
+    threads: CountOrAuto = "auto"
+
+
+class LrRange(Section):
+    """Stage 1."""
+
+    min_lr: Positive | None = None
+    max_lr: Positive | None = None
+    ramp: Literal["exponential", "linear"] = "exponential"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_lr is not None and self.max_lr is not None and self.min_lr >= self.max_lr:
+            raise ValueError(f"min_lr ({self.min_lr:g}) must be below max_lr ({self.max_lr:g})")
+        return self
+
+
+class BatchSize(Section):
+    """Stage 2; `compare: samples` makes no result depend on timing."""
+
+    values: Annotated[list[Count], Field(min_length=1), Distinct] = Field(default_factory=lambda: [32, 64, 128, 256])
+    compare: Literal["time", "samples"] = "time"
+
+
+class MomentumStage(Section):
+    """Stage 3: the largest momentum of the cycle; `minimum` is where it falls to."""
+
+    values: Annotated[list[Momentum], Field(min_length=1), Distinct] = Field(default_factory=lambda: [0.99, 0.97, 0.95, 0.9])
+    minimum: Momentum = 0.85
+
+
+class WeightDecay(Section):
+    """Stage 4."""
+
+    values: Annotated[list[NonNegative], Field(min_length=1), Distinct] | None = None
+    bisect: bool = True
+
+
+class Refine(Section):
+    """Stage 5: joint trials when no search budget is given; with one, whatever is left of it."""
+
+    trials: Annotated[int, Field(ge=0, le=100_000)] = 4
+
+
+class Confirm(Section):
+    """Stage 6: full-length trainings on fresh seeds of so many finalists besides the baseline."""
+
+    seeds: Count = 5
+    finalists: Annotated[int, Field(ge=1, le=20)] = 3
+
+
+def _form(value: Any) -> str:
+    return OFF if value is False else ON
+
+
+Off = Annotated[Literal[False], Tag(OFF), WithJsonSchema({"enum": [False, "off"], "description": "leave this stage out"})]
+Form = Discriminator(_form)
+
+
+class Stages(Section):
+    """What is searched, in order; False switches a stage off."""
+
+    lr_range: Annotated[Annotated[LrRange, Tag(ON)] | Off, Form] = Field(default_factory=LrRange)
+    batch_size: Annotated[Annotated[BatchSize, Tag(ON)] | Off, Form] = Field(default_factory=BatchSize)
+    momentum: Annotated[Annotated[MomentumStage, Tag(ON)] | Off, Form] = Field(default_factory=MomentumStage)
+    weight_decay: Annotated[Annotated[WeightDecay, Tag(ON)] | Off, Form] = Field(default_factory=WeightDecay)
+    refine: Annotated[Annotated[Refine, Tag(ON)] | Off, Form] = Field(default_factory=Refine)
+    confirm: Annotated[Annotated[Confirm, Tag(ON)] | Off, Form] = Field(default_factory=Confirm)

@@ -1,0 +1,108 @@
+"""The schema: defaults, what depends on the optimizer, and the JSON schema editors use."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hptune.config.loader import from_tree
+from hptune.config.presets import preset, preset_names
+from hptune.config.reading import read_yaml
+from hptune.config.schema import Experiment, folder_name, json_schema
+from hptune.trial import Hyperparameters
+
+
+def experiment(**keys: Any) -> Experiment:
+    return from_tree({"data": {"name": "digits"}, "model": "mlp", **keys}, Path()).experiment
+
+
+def test_defaults_of_a_minimal_config() -> None:
+    minimal = experiment()
+    assert minimal.baseline_hyperparameters() == Hyperparameters(lr=0.1, batch_size=64, momentum=0.9, momentum_min=0.85, weight_decay=1e-4)
+    assert minimal.chosen_hyperparameters() == minimal.baseline_hyperparameters()
+    assert minimal.loss.name == "cross_entropy"
+    assert minimal.metric.name == "accuracy"
+    assert minimal.stages.lr_range
+    assert (minimal.stages.lr_range.min_lr, minimal.stages.lr_range.max_lr) == (1e-4, 10.0)
+
+
+def test_defaults_follow_the_optimizer() -> None:
+    adamw = experiment(optimizer={"name": "adamw"}, baseline={"batch_size": 8})
+    assert adamw.baseline_hyperparameters() == Hyperparameters(lr=1e-3, batch_size=8, momentum=0.9, momentum_min=0.85, weight_decay=1e-2)
+    assert adamw.stages.lr_range
+    assert adamw.stages.lr_range.max_lr == 1.0
+    assert adamw.stages.weight_decay
+    assert adamw.stages.weight_decay.values == [1.0, 0.1, 0.01, 0.0]
+
+
+def test_an_empty_value_means_the_default() -> None:
+    empty = dict.fromkeys(("loss", "optimizer", "baseline", "stages", "executor", "seed", "hyperparameters"))
+    assert experiment(**empty) == experiment()
+    assert experiment(baseline={"lr": None, "momentum": None}, stages={"momentum": None, "confirm": {"seeds": None}}) == experiment()
+
+
+def test_hyperparameters_left_out_are_the_baselines() -> None:
+    chosen = experiment(baseline={"lr": 0.2, "batch_size": 16}, hyperparameters={"lr": 0.4}).chosen_hyperparameters()
+    assert (chosen.lr, chosen.batch_size) == (0.4, 16)
+
+
+def test_the_smallest_momentum_is_the_stages_unless_given() -> None:
+    assert experiment(stages={"momentum": {"minimum": 0.7}}).baseline_hyperparameters().momentum_min == 0.7
+    assert experiment(baseline={"momentum_min": 0.6}).baseline_hyperparameters().momentum_min == 0.6
+    assert experiment(baseline={"momentum": 0.5}).baseline_hyperparameters().momentum_min == 0.5
+
+
+@pytest.mark.parametrize(("epochs", "short"), [(30, 6.0), (3, 1.0), (0.5, 0.5), (2.5, 1.0)])
+def test_a_short_run_is_a_fifth_but_at_least_an_epoch(epochs: float, short: float) -> None:
+    assert experiment(budget={"epochs": epochs}).budget.short_epochs == short
+    assert experiment(budget={"epochs": epochs, "search_epochs": 2}).budget.short_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("search", "seconds", "runs"), [(None, None, None), (16, None, 16), ("90s", 90, None), ("20m", 1200, None), ("1.5h", 5400, None)]
+)
+def test_a_search_budget_is_time_or_short_runs(search: Any, seconds: float | None, runs: float | None) -> None:
+    budget = experiment(budget={"search": search}).budget
+    assert (budget.search_seconds, budget.search_runs) == (seconds, runs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "larger"),
+    [("accuracy", True), ("mse", False), ("mae", False), ({"target": "m:f"}, True), ({"target": "m:f", "mode": "min"}, False)],
+)
+def test_which_way_a_metric_goes(metric: Any, larger: bool) -> None:
+    assert experiment(metric=metric).metric.larger_is_better is larger
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("a/b", "a-b"), (" x. ", "x"), ("...", "experiment"), ("größe", "größe"), ("n" * 200, "n" * 100)]
+)
+def test_folder_names(text: str, name: str) -> None:
+    assert folder_name(text) == name
+    assert folder_name(name) == name
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_editors_accept_the_presets(name: str) -> None:
+    jsonschema.Draft202012Validator(json_schema()).validate(read_yaml(preset(name), str).value)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"model": "mlp"},
+        {"data": {"name": "digits"}, "model": "mlp", "baselin": {}},
+        {"data": {"name": "digitz"}, "model": "mlp"},
+        {"data": {"name": "digits"}, "model": "mlp", "stages": {"momentum": True}},
+        {"data": {"name": "digits"}, "model": "mlp", "baseline": {"momentum": 1.5}},
+    ],
+)
+def test_editors_see_mistakes(tree: dict[str, Any]) -> None:
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(tree)
+
+
+@pytest.mark.parametrize("off", [False, "off"])
+def test_editors_accept_short_forms(off: Any) -> None:
+    tree = {"data": {"name": "digits"}, "model": "mlp", "loss": {"name": "mse"}, "stages": {"momentum": off}}
+    jsonschema.Draft202012Validator(json_schema()).validate(tree)
