@@ -1,0 +1,83 @@
+"""Checkpoints: written whole or not at all, the last two kept, a damaged one passed over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hptune.errors import RunDirectoryError
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one trial in `directory`, which is made when the first one is saved; other trials' are left alone."""
+
+    def __init__(self, directory: Path, trial_id: str) -> None:
+        self._directory, self._trial_id = directory, trial_id
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Save `state` (tensors and plain values) as of `step`; drop all but the last two. Raises RunDirectoryError."""
+        write_tensors(self._directory / f"{self._trial_id}-{step:09d}.pt", {"trial_id": self._trial_id, **state})
+        for path in self._paths()[:-KEPT]:
+            path.unlink(missing_ok=True)
+
+    def newest(self) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+        """Return the newest state that can be read, or None, and a sentence about each one that cannot."""
+        warnings: list[str] = []
+        for path in reversed(self._paths()):
+            state = _read(path)
+            if state is not None and state.get("trial_id") == self._trial_id:
+                return state, tuple(warnings)
+            warnings.append(f"{path} is damaged and was passed over")
+        return None, tuple(warnings)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._directory.glob(f"{self._trial_id}-*.pt"))
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """`torch.save` so that a crash leaves the old file or the new one. Raises RunDirectoryError, leaving the old file."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
+        raise RunDirectoryError(f"cannot write {path}: {error}; make room, then give the same command again") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a checkpoint, on the CPU; None where a byte of it is wrong, which `torch.load` alone would not notice."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # damaged bytes can make the unpickler fail anywhere
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _sync(directory: Path) -> None:
+    """Make the rename survive a power cut, where the platform can fsync directories."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

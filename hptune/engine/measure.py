@@ -1,0 +1,83 @@
+"""Loss and metric of a model over a part of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hptune.engine.losses import RunningMean
+from hptune.engine.metrics import Meter
+from hptune.engine.models import frozen_modules
+from hptune.engine.numerics import autocast
+from hptune.engine.parts import Part, TensorPart
+from hptune.engine.randomness import seeded
+from hptune.engine.workload import Problem
+from hptune.trial import Numerics
+
+TEST_BLOCKS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Means over samples; `block_losses` over equal, contiguous blocks of them, in order."""
+
+    loss: float
+    metric: float
+    block_losses: tuple[float, ...]
+
+
+def measure(
+    problem: Problem, model: nn.Module, part: Part, numerics: Numerics, *, limit: int | None = None, blocks: int = 1
+) -> Measurement:
+    """Measure `model` in eval mode on `part`, or on `limit` of its samples at even distances, always the same ones.
+
+    The ragged last batch counts. Training mode and random state are as before.
+    """
+    chosen = chosen_samples(len(part), limit)
+    meter, means = Meter(problem.metric), []
+    with _evaluating(problem, model, part), autocast(numerics):
+        for block in chosen.tensor_split(min(blocks, len(chosen))):
+            means.append(RunningMean())
+            for piece in torch.split(block, problem.evaluation_batch):
+                loss, output, target = problem.forward(model, part.take(piece), numerics)
+                means[-1].add(loss, len(piece))
+                meter.add(output, target, len(piece))
+        metric = meter.value()
+    losses = tuple(mean.value() for mean in means)
+    total = math.fsum(loss * mean.samples for loss, mean in zip(losses, means, strict=True))
+    return Measurement(total / len(chosen), metric, losses)
+
+
+def chosen_samples(samples: int, limit: int | None) -> Tensor:
+    """Indices of all samples, or of `limit` at even distances: fair also where the part is ordered by time."""
+    if limit is None or limit >= samples:
+        return torch.arange(samples)
+    return torch.arange(limit) * samples // limit
+
+
+def set_training(model: nn.Module) -> None:
+    """Put the model in training mode, all but its frozen parts, whose statistics stay as they are."""
+    model.train()
+    for module in frozen_modules(model):
+        module.eval()
+
+
+@contextmanager
+def _evaluating(problem: Problem, model: nn.Module, part: Part) -> Iterator[None]:
+    """Eval mode without gradients. Datasets that draw random numbers draw the same ones at every evaluation, and the training none less.
+
+    The user's own modules get `no_grad`: what they cache must serve in training too, which tensors made in inference mode cannot.
+    """
+    own = problem.experiment.model.target is not None or problem.experiment.step is not None
+    model.eval()
+    try:
+        draws = nullcontext() if isinstance(part, TensorPart) else seeded(0, problem.device)
+        with torch.no_grad() if own else torch.inference_mode(), draws:
+            yield
+    finally:
+        set_training(model)

@@ -1,0 +1,26 @@
+"""Lack of memory: recognized whichever allocator reports it, and freed."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+REPORTS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch's allocators and libraries say in a plain RuntimeError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the device's or the main memory did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(report in str(error) for report in REPORTS)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nobody holds any more; call it once the exception and its frames are gone."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,125 @@
+"""The first step of an experiment, tried before anything is run, so that what does not fit together is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hptune.engine.measure import measure, set_training
+from hptune.engine.memory import is_out_of_memory
+from hptune.engine.numerics import autocast, in_force
+from hptune.engine.randomness import generator, seeded
+from hptune.engine.targets import user_code
+from hptune.engine.update import Updater
+from hptune.engine.workload import Problem, as_pair, predict
+from hptune.errors import ConfigError, DataError, HptuneError
+
+
+def probe(problem: Problem) -> None:
+    """Take one training step at the baseline and measure a few validation samples; nothing is kept.
+
+    Raises ConfigError, DataError or UserCodeError where sizes, shapes, types or values do not fit together.
+    """
+    experiment, numerics = problem.experiment, problem.task.numerics
+    size = _batch_size(problem)
+    with in_force(numerics), seeded(experiment.seed, problem.device), _blaming(problem, size):
+        model = problem.fresh_model(numerics)
+        updater = Updater(model, experiment.optimizer)
+        set_training(model)
+        _check_step(problem, model, size)
+        own = experiment.baseline_hyperparameters()
+        updater.step(own.lr, own.momentum, own.weight_decay)
+        measure(problem, model, problem.parts.val, numerics, limit=size)
+
+
+def _batch_size(problem: Problem) -> int:
+    """The baseline's batch size, once it and the one to train with are known to fit the training part."""
+    experiment, samples = problem.experiment, len(problem.parts.train)
+    sizes = {"baseline": experiment.baseline_hyperparameters().batch_size}
+    if experiment.hyperparameters is not None:
+        sizes["hyperparameters"] = experiment.hyperparameters.batch_size
+    for block, size in sizes.items():
+        if size > samples:
+            raise ConfigError(f"{size} is more than the {samples} training samples: use at most {samples}", key=f"{block}.batch_size")
+    return sizes["baseline"]
+
+
+def _check_step(problem: Problem, model: nn.Module, size: int) -> None:
+    """Forward and backward pass of a random batch, with a look at everything in between."""
+    numerics = problem.task.numerics
+    indices = torch.randperm(len(problem.parts.train), generator=generator(problem.experiment.seed, "probe"))[:size]
+    batch = problem.augmented(problem.parts.train.take(indices), generator(0, "probe", device=problem.device))
+    with autocast(numerics):
+        if problem.step is None:
+            x, target = as_pair(batch)
+            output = predict(model, x, numerics)
+            _check_classes(problem, output, target)
+            loss = problem.loss(output, target)
+            if not isinstance(loss, Tensor) or loss.ndim:
+                raise ConfigError("the loss must return one number, the mean over the batch, as a 0-dim tensor", key="loss")
+        else:
+            loss, output, _ = problem.forward(model, batch, numerics)
+    _check_finite(batch, output, loss)
+    if not loss.requires_grad:
+        raise ConfigError("the loss does not depend on any trained parameter: is something detached, or frozen?", key="loss")
+    torch.autograd.backward(loss)
+
+
+def _check_classes(problem: Problem, output: Any, target: Any) -> None:
+    classes = problem.parts.classes
+    labelled = isinstance(target, Tensor) and not target.is_floating_point() and problem.experiment.loss.name == "cross_entropy"
+    if labelled and classes and isinstance(output, Tensor) and output.ndim >= 2 and output.shape[1] < classes:
+        raise ConfigError(
+            f"the model has {output.shape[1]} outputs, but labels go up to {classes - 1}: it needs {classes} outputs", key="model"
+        )
+
+
+def _check_finite(batch: Any, output: Any, loss: Tensor) -> None:
+    """Say where a loss that is not finite before any training comes from."""
+    if bool(loss.isfinite()):
+        return
+    inputs = [tensor for tensor in _tensors(batch) if tensor.is_floating_point()]
+    if not all(bool(tensor.isfinite().all()) for tensor in inputs):
+        raise DataError("a batch of training samples holds NaN or infinite values: remove these samples or fill the values in")
+    if not all(bool(tensor.isfinite().all()) for tensor in _tensors(output)):
+        largest = max((float(tensor.abs().max()) for tensor in inputs if tensor.numel()), default=0.0)
+        raise DataError(
+            f"the untrained model's output is not finite; inputs reach {largest:.3g}: scale them to about 1, or look at its layers"
+        )
+    raise ConfigError(f"the loss of the untrained model is {float(loss)}: the loss does not fit these outputs and targets", key="loss")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value.detach()
+    elif isinstance(value, dict | tuple | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+@contextmanager
+def _blaming(problem: Problem, size: int) -> Iterator[None]:
+    """Say whose mistake an exception is: the user's code's, or of a built-in model that does not fit the data."""
+    experiment = problem.experiment
+    target = experiment.step.target if experiment.step is not None else experiment.model.target
+    try:
+        if target is not None:
+            with user_code("taking the first training step", target):
+                yield
+        else:
+            yield
+    except HptuneError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ConfigError(f"a batch of {size} samples does not fit into memory: use less", key="baseline.batch_size") from error
+        reason = " ".join(str(error).split())[:300]
+        shape = problem.parts.sample_shape
+        raise ConfigError(
+            f"{experiment.model.name} cannot be trained on batches of {size} samples of shape {shape} ({type(error).__name__}: {reason})",
+            key="model",
+        ) from error

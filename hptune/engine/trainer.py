@@ -1,0 +1,152 @@
+"""Runs one trial from its spec to its outcome, whatever happens on the way; and measures what a step costs."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hptune.engine.measure import TEST_BLOCKS, Measurement, measure
+from hptune.engine.memory import free_memory, is_out_of_memory
+from hptune.engine.targets import blamed_line
+from hptune.engine.training import Training, conditions
+from hptune.engine.workload import Problem
+from hptune.errors import HptuneError, RunDirectoryError
+from hptune.schedules import Schedule
+from hptune.trial import Calibration, CalibrationRequest, Curve, Status, TrialOutcome, TrialRecord, TrialSpec
+
+WARM_UP_STEPS = 3
+EVALUATIONS_TIMED = 3
+LONGEST_ERROR = 500  # characters kept of an exception's message
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What there is to tell about a trial so far; an exception leaves it at the last complete step."""
+
+    training: Training | None = None
+    test: Measurement | None = None
+
+
+def run_trial(problem: Problem, spec: TrialSpec) -> TrialOutcome:
+    """Train as `spec` says and return what was measured.
+
+    Divergence, lack of memory and exceptions of the user's code are outcomes (`diverged`, `out_of_memory`, `failed`), with the curve
+    up to there. Nothing of the trial remains in the process: model, optimizer, random states and settings are as before.
+    """
+    return guarded(problem, spec, _to_the_end)
+
+
+def guarded(problem: Problem, spec: TrialSpec, train: Callable[[Training], object]) -> TrialOutcome:
+    """Make the training of `spec`, have `train` bring it to its end, measure the test part, and tell what happened.
+
+    A RunDirectoryError of `train` passes: it is about files, not about the training.
+    """
+    attempt = _Attempt()
+    status, error = _attempted(problem, spec, attempt, train)
+    outcome = _outcome(problem, spec, attempt, status, error)
+    del attempt
+    if status == "out_of_memory":
+        free_memory(problem.device)
+    return outcome
+
+
+def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
+    """Measure median seconds of an optimizer step and of evaluating one validation sample; the training is thrown away.
+
+    Both are infinite where the batch does not fit into memory. Raises what the user's code raises.
+    """
+    own = request.hyperparameters
+    steps = WARM_UP_STEPS + request.steps
+    spec = TrialSpec(
+        task=problem.task.task_id, hyperparameters=own, schedule=Schedule(kind="constant"), steps=steps, seed=problem.experiment.seed,
+        repetition=0, evaluate_at=(steps,), numerics=request.numerics,
+    )  # fmt: skip
+    try:
+        with conditions(problem, spec):
+            per_step, per_sample = _timings(problem, spec, request.steps)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        per_step = per_sample = math.inf
+    if math.isinf(per_step):
+        free_memory(problem.device)
+    return Calibration(batch_size=own.batch_size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample)
+
+
+def describe_error(error: BaseException) -> str:
+    """One line: the user's `file:line` where there is one, the exception's class and its message."""
+    text = " ".join(str(error).split())[:LONGEST_ERROR]
+    if isinstance(error, HptuneError):
+        return text
+    where = blamed_line(error)
+    return f"{where + ': ' if where else ''}{type(error).__name__}{': ' if text else ''}{text}"
+
+
+def _to_the_end(training: Training) -> None:
+    for _ in training.run():
+        pass
+
+
+def _attempted(problem: Problem, spec: TrialSpec, attempt: _Attempt, train: Callable[[Training], object]) -> tuple[Status, str | None]:
+    try:
+        with conditions(problem, spec):
+            attempt.training = training = Training(problem, spec)
+            train(training)
+            if training.diverged:
+                return "diverged", None
+            if spec.test and problem.parts.test is not None:
+                attempt.test = measure(problem, training.model, problem.parts.test, spec.numerics, blocks=TEST_BLOCKS)
+    except RunDirectoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        return ("out_of_memory" if is_out_of_memory(error) else "failed"), describe_error(error)
+    return "completed", None
+
+
+def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Status, error: str | None) -> TrialOutcome:
+    bare = TrialRecord(spec=spec, status=status, device=spec.numerics.device, worker=os.getpid(), error=error)
+    training = attempt.training
+    if training is None:
+        return TrialOutcome(bare, Curve({"step": []}))
+    series, done = training.series, training.done
+    losses = [e.loss for e in series.evaluations if math.isfinite(e.loss)]
+    metrics = [e.metric for e in series.evaluations if math.isfinite(e.metric)]
+    best = max if problem.experiment.metric.larger_is_better else min
+    last = series.evaluations[-1] if series.evaluations else None
+    record = replace(
+        bare,
+        val_loss=last.loss if last else math.nan,
+        metric=last.metric if last else math.nan,
+        best_val_loss=min(losses, default=math.nan),
+        best_metric=best(metrics, default=math.nan),
+        train_loss=series.train_loss(done),
+        test_loss=attempt.test.loss if attempt.test else math.nan,
+        test_metric=attempt.test.metric if attempt.test else math.nan,
+        test_block_losses=attempt.test.block_losses if attempt.test else (),
+        curve=series.summary(training.table),
+        steps=done,
+        samples=training.taken * spec.hyperparameters.batch_size,
+        seconds=training.seconds,
+    )
+    return TrialOutcome(record, series.curve(training.table, done))
+
+
+def _timings(problem: Problem, spec: TrialSpec, steps: int) -> tuple[float, float]:
+    training = Training(problem, spec)
+    training.advance(WARM_UP_STEPS)
+    each = []
+    for _ in range(steps):
+        before = training.seconds
+        training.advance(1)
+        each.append(training.seconds - before)
+    samples = min(len(problem.parts.val), problem.evaluation_batch)
+    evaluations = []
+    for _ in range(1 + EVALUATIONS_TIMED):
+        began = time.perf_counter()
+        measure(problem, training.model, problem.parts.val, spec.numerics, limit=samples)
+        evaluations.append((time.perf_counter() - began) / samples)
+    return statistics.median(each), statistics.median(evaluations[1:])
