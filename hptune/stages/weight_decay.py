@@ -58,8 +58,9 @@ class WeightDecay:
         return best.hyperparameters.weight_decay if best else None
 
     def _beyond(self, k: Knowledge, values: Sequence[float], done: Sequence[TrialRecord]) -> float | None:
-        """The next decade outward where the best is at the edge and no inner value comes near it."""
-        near = [row.hyperparameters.weight_decay for row in self._ranking(k, values, done).near_equal()]
+        """The next decade outward where the best is at the edge and no inner value comes within the noise of it."""
+        ranking = self._ranking(k, values, done)
+        near = [row.hyperparameters.weight_decay for row in ranking.rows if ranking.within_standard_error(row)]
         outward = {edge(values, value) for value in near}
         return outward.pop() if len(outward) == 1 else None
 
