@@ -86,10 +86,9 @@ class ProcessExecutor:
             self._give(worker, batch.waiting.popleft(), batch)
 
     def _give(self, worker: Worker, index: int, batch: _Batch) -> None:
-        item = pickle.dumps(batch.items[index])
-        worker.index = index
-        if not worker.send(item):  # it died while idle: the item was never begun
-            worker.index = None
+        if worker.send(pickle.dumps(batch.items[index])):
+            worker.index = index
+        else:  # it died while idle: the item was never begun
             self._discard(worker)
             batch.waiting.appendleft(index)
 

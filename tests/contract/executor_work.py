@@ -70,12 +70,10 @@ def meet(item: tuple[str, int]) -> int:
     return os.getpid()
 
 
-def wait_for(item: tuple[str, str]) -> None:
-    """`(own mark, awaited mark or "")`: end once the awaited mark is there, then leave one's own."""
-    own, awaited = item
-    while awaited and not Path(awaited).exists():
+def wait_for(mark: str) -> None:
+    """End once there is such a file; with an empty name, at once."""
+    while mark and not Path(mark).exists():
         time.sleep(0.01)
-    Path(own).touch()
 
 
 def environment(item: str) -> str | None:

@@ -156,9 +156,11 @@ def test_workers_run_side_by_side_and_stay_warm(tmp_path: Path) -> None:
 
 
 def test_results_come_as_they_are_done(tmp_path: Path) -> None:
-    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
     with ProcessExecutor(work.wait_for, 2) as executor:
-        assert [index for index, _ in executor.map([(first, third), (second, ""), (third, second)])] == [1, 2, 0]
+        results = executor.map([str(tmp_path / "mark"), "", ""])
+        assert [next(results)[0], next(results)[0]] == [1, 2]
+        (tmp_path / "mark").touch()
+        assert next(results)[0] == 0
 
 
 def test_workers_get_their_threads_and_this_process_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
