@@ -69,14 +69,14 @@ class Normalization:
     def of(cls, images: Tensor) -> Normalization:
         """Exact statistics of uint8 images (samples, channels, height, width), from counts; a constant channel is left unscaled."""
         values = torch.arange(256, dtype=torch.float64)
-        means, deviations = [], []
-        for channel in range(images.shape[1]):
-            counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
-            mean = (counts * values).sum() / counts.sum()
-            std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item()
-            means.append(mean.item())
-            deviations.append(std if std > 0 else 255.0)
-        return cls(tuple(means), tuple(deviations))
+        counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+        for start in range(0, len(images), 1024):  # counting widens pixels eightfold
+            for channel, pixels in enumerate(images[start : start + 1024].unbind(1)):
+                counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
+        shares = counts / counts.sum(1, keepdim=True)
+        mean = shares @ values
+        std = (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
+        return cls(tuple(mean.tolist()), tuple(torch.where(std > 0, std, 255.0).tolist()))
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and reciprocal deviation as float32 tensors of shape (1, channels, 1, 1)."""
