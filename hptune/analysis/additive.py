@@ -20,21 +20,23 @@ Cells = tuple[tuple[int, int], ...]
 SET_ASIDE_WEIGHT = 1e-6  # cells set aside settle seed effects only where no others do
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Design:
     """What follows from the cells alone.
 
-    `weights`: adjusted means are `weights @ values`, shape (candidates, cells). `residual`: maps values to residuals of the cells
+    `weights`: adjusted means are `weights @ values`, shape (candidates, cells). `covariance`: of the adjusted means in units of one
+    trial's variance, the seeds taken as they are, shape (candidates, candidates). `residual`: maps values to residuals of the cells
     that count as noise, shape (those cells, cells). `component`: candidates with different numbers share no chain of common seeds.
     """
 
     weights: Array
+    covariance: Array
     residual: Array
     df: int
     component: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdditiveFit:
     """Adjusted means, shape (candidates,), and the residual sum of squares with its degrees of freedom."""
 
@@ -45,13 +47,13 @@ class AdditiveFit:
 
     def variance(self, candidate: int) -> float:
         """Variance of an adjusted mean in units of one trial's variance, the seeds taken as they are."""
-        return float(np.sum(self.design.weights[candidate] ** 2))
+        return float(self.design.covariance[candidate, candidate])
 
     def variance_of_difference(self, a: int, b: int) -> float:
         """Variance of a difference of adjusted means, in the same units; infinite where no chain of common seeds joins the two."""
         if self.design.component[a] != self.design.component[b]:
             return math.inf
-        return float(np.sum((self.design.weights[a] - self.design.weights[b]) ** 2))
+        return self.variance(a) + self.variance(b) - 2 * float(self.design.covariance[a, b])
 
 
 def fit_additive(cells: Sequence[tuple[int, int]], values: Sequence[float], *, set_aside: frozenset[int] = frozenset()) -> AdditiveFit:
@@ -62,7 +64,7 @@ def fit_additive(cells: Sequence[tuple[int, int]], values: Sequence[float], *, s
     found = design(tuple(cells), set_aside)
     y = np.asarray(values, dtype=np.float64)
     residuals = found.residual @ y
-    return AdditiveFit(found.weights @ y, float(residuals @ residuals), found.df, found)
+    return AdditiveFit(means=found.weights @ y, sum_squares=float(residuals @ residuals), df=found.df, design=found)
 
 
 @lru_cache(maxsize=256)
@@ -83,8 +85,14 @@ def design(cells: Cells, set_aside: frozenset[int]) -> Design:
         mean[candidate, candidate] = 1.0
         mean[candidate, sorted(seeds)] = 1.0 / len(seeds)
     kept = tuple(cell for cell in cells if cell[0] not in set_aside)
-    residual = np.eye(len(cells)) - x @ solve
-    return Design(mean @ solve, residual[counts], degrees_of_freedom(kept), tuple(component[c] for c in range(candidates)))
+    weights, residual = mean @ solve, np.eye(len(cells)) - x @ solve
+    return Design(
+        weights=weights,
+        covariance=weights @ weights.T,
+        residual=residual[counts],
+        df=degrees_of_freedom(kept),
+        component=tuple(component[candidate] for candidate in range(candidates)),
+    )
 
 
 def degrees_of_freedom(cells: Cells) -> int:

@@ -25,6 +25,7 @@ SMOOTHING = 0.1  # decades of LR, standard deviation of the kernel
 FLAT = 0.02  # a loss that falls by less than this share has not moved
 RISEN = 0.05  # and one that ends this share above it has risen
 SHARE = 0.1  # of the whole fall: where falling starts, and where turning up does
+CLIFF = 0.1  # of the first loss: a fall so deep that what lies beyond its far side is another regime
 AT_ONCE = 0.5  # decades: a rise this early leaves nothing to read
 AT_THE_END = 0.3  # decades: a lowest point this near the last one is still on the way down
 SPREAD_LIMITS = (0.1, 0.5)  # decades, half an interval over seeds: the ramp resolves no less; more says nothing
@@ -81,7 +82,7 @@ def read_range(lr: Sequence[float], loss: Sequence[float]) -> RangeReading:
     if finite < 3:
         return RangeReading(kind="diverged_at_once" if broken else "too_short", ends_at=lr[finite - 1] if finite else None)
     rates, y = np.asarray(lr[:finite], dtype=np.float64), np.asarray(loss[:finite], dtype=np.float64)
-    curve = smooth_per_decade(rates.tolist(), _clipped(y).tolist())
+    curve = _smoothed(rates, y)
     lowest = int(np.argmin(curve))
     fall, size = float(curve[0] - curve[lowest]), float(max(abs(curve[0]), abs(curve[lowest])))
     reading = RangeReading(kind="flat", ends_at=float(rates[-1]), first_loss=float(curve[0]), lowest_loss=float(curve[lowest]))
@@ -132,22 +133,27 @@ def summarize_ranges(readings: Sequence[RangeReading], *, min_lr: float, max_lr:
     return RangeSummary(kind=kind, sentence=text, lr_max=lr_max, low=low, high=high)
 
 
-def _clipped(y: Array) -> Array:
-    """Cut off what explodes, so that smoothing does not carry it back over the lowest point."""
-    fall = y[0] - y.min()
-    return np.asarray(np.minimum(y, y[0] + max(fall, abs(y[0]) / 2)), dtype=np.float64)
+def _smoothed(rates: Array, y: Array) -> Array:
+    """Smooth a ramp so that what lies beyond a cliff is not carried back over the lowest point.
+
+    Beyond its lowest point, a loss that fell and is back above half its height is left as it is; all is cut off well above the first.
+    """
+    fall, lowest = y[0] - y.min(), int(np.argmin(y))
+    clipped = np.minimum(y, y[0] + max(fall, abs(y[0]) / 2))
+    back = np.flatnonzero(y[lowest:] > y[lowest] + fall / 2) if fall > CLIFF * abs(y[0]) else np.empty(0, dtype=np.int64)
+    cut = lowest + int(back[0]) if back.size else len(y)
+    return np.concatenate([smooth_per_decade(rates[:cut].tolist(), clipped[:cut].tolist()), clipped[cut:]])
 
 
 def _vertex(at: Array, curve: Array, lowest: int) -> float:
-    """The LR of the minimum, by a parabola through the lowest point and its neighbours; at most halfway to one of them."""
+    """The LR of the minimum, by a parabola through the lowest point and its neighbours: never more than halfway to one."""
     if lowest in (0, len(curve) - 1):
         return float(10 ** at[lowest])
     left, right = at[lowest - 1] - at[lowest], at[lowest + 1] - at[lowest]
     rise_left, rise_right = curve[lowest - 1] - curve[lowest], curve[lowest + 1] - curve[lowest]
     slope = rise_left * right**2 - rise_right * left**2
     bend = 2 * (rise_left * right - rise_right * left)
-    shift = slope / bend if bend > 0 else 0.0
-    return float(10 ** (at[lowest] + min(max(shift, left / 2), right / 2)))
+    return float(10 ** (at[lowest] + slope / bend))
 
 
 def _cut_short(reading: RangeReading, max_lr: float) -> RangeReading:

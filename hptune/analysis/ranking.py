@@ -23,7 +23,8 @@ Criterion = Literal["val_loss", "metric"]
 
 FAR_OFF = math.log(2)  # log loss this far above the best: another regime, whose noise says nothing about the best
 RACE_DEVIATIONS = 4.0  # of a difference of two trials: what lies further behind is out of the race
-RACE_MARGIN = 0.05  # a candidate this near to the best stays in the race, however small the noise
+RACE_CONFIDENCE = 0.995  # and not told apart at this level: dropping sooner, where noise is known poorly, costs false claims
+RACE_SHARE = 0.05  # a candidate this near to the best stays in the race, however small the noise
 ROUNDING = 1e-9
 
 
@@ -179,19 +180,8 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
     scale = _metric_scale(chosen, larger_is_better) if by_metric else loss
     metrics = _adjusted_metrics(chosen)
     positions = tuple(scale.order())
-    rows = [
-        replace(
-            _row(chosen[at]),
-            val_loss=loss.mean(at),
-            val_loss_low=loss.interval(at)[0],
-            val_loss_high=loss.interval(at)[1],
-            metric=metrics[at],
-            train_loss=_mean([record.train_loss for record in chosen[at].records]),
-            verdict=_verdict(scale, at, positions[0]),
-        )
-        for at in positions
-    ]
-    rest = [_row(candidate) for i, candidate in enumerate(candidates) if i not in usable]
+    rows = [_usable_row(chosen[at], loss, scale, at, metrics[at], positions[0]) for at in positions]
+    rest = [_row(candidate, _failed_verdict(candidate.records)) for i, candidate in enumerate(candidates) if i not in usable]
     return Ranking(
         rows=(*rows, *rest),
         noise=noise,
@@ -206,20 +196,23 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
 def in_race(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> tuple[int, ...]:
     """Return the indices of the candidates worth another seed: those the pooled deviation does not rule out yet.
 
-    They lie within four standard deviations of a difference of two trials of the best, or within 5 % of its loss; without enough
-    degrees of freedom, within a factor of two (where losses are not all positive: anywhere). All their trials completed.
+    They lie within four standard deviations of a difference of two trials of the best, within the simultaneous interval of that
+    difference at `RACE_CONFIDENCE`, or within 5 % of its loss; without enough degrees of freedom, within a factor of two (where
+    losses are not all positive: anywhere). All their trials completed.
     """
     usable = [i for i, candidate in enumerate(candidates) if _is_usable(candidate, by_metric=False)]
     if not usable:
         return ()
     scale, _ = _loss_scale([candidates[i] for i in usable], prior)
     best = scale.order()[0]
-    if scale.known:
-        margin = math.log1p(RACE_MARGIN) if scale.logarithmic else RACE_MARGIN * abs(scale.mean(best))
-        allowed = max(RACE_DEVIATIONS * scale.sd * math.sqrt(2), margin)
-    else:
-        allowed = FAR_OFF if scale.logarithmic else math.inf
-    return tuple(i for at, i in enumerate(usable) if scale.gap(at, best) <= allowed)
+    return tuple(i for at, i in enumerate(usable) if scale.gap(at, best) <= _race_margin(scale, at, best))
+
+
+def _race_margin(scale: Scale, at: int, best: int) -> float:
+    if not scale.known:
+        return FAR_OFF if scale.logarithmic else math.inf
+    share = math.log1p(RACE_SHARE) if scale.logarithmic else RACE_SHARE * abs(scale.mean(best))
+    return max(share, RACE_DEVIATIONS * scale.sd * math.sqrt(2), scale.margin(at, best, RACE_CONFIDENCE))
 
 
 def disagreement(ranking: Ranking) -> str | None:
@@ -291,16 +284,36 @@ def _verdict(scale: Scale, at: int, best: int) -> Verdict:
     return "worse" if scale.gap(at, best) > scale.margin(at, best) else "tied"
 
 
-def _row(candidate: Candidate) -> Row:
-    """What a row shows whatever became of its trials."""
+def _usable_row(candidate: Candidate, loss: Scale, scale: Scale, at: int, metric: float, best: int) -> Row:
+    train_loss = _mean([record.train_loss for record in candidate.records])
+    return _row(candidate, _verdict(scale, at, best), (loss.mean(at), *loss.interval(at)), metric, train_loss)
+
+
+def _failed_verdict(records: Sequence[TrialRecord]) -> Verdict:
+    statuses = {"diverged" if r.status == "completed" and not r.usable else r.status for r in records}
+    return "diverged" if "diverged" in statuses else "out_of_memory" if "out_of_memory" in statuses else "failed"
+
+
+def _row(
+    candidate: Candidate,
+    verdict: Verdict,
+    val_loss: tuple[float, float, float] = (math.nan, math.nan, math.nan),
+    metric: float = math.nan,
+    train_loss: float = math.nan,
+) -> Row:
+    """Assemble a row; `val_loss` comes with the ends of its interval."""
     records = candidate.records
     samples, seconds = sum(r.samples for r in records), sum(r.seconds for r in records)
-    statuses = {"diverged" if r.status == "completed" and not r.usable else r.status for r in records}
     return Row(
         values=candidate.values,
         hyperparameters=candidate.hyperparameters,
+        val_loss=val_loss[0],
+        val_loss_low=val_loss[1],
+        val_loss_high=val_loss[2],
+        metric=metric,
+        train_loss=train_loss,
         seeds=sum(r.usable for r in records),
-        verdict="diverged" if "diverged" in statuses else "out_of_memory" if "out_of_memory" in statuses else "failed",
+        verdict=verdict,
         clue=summarize_clues(records),
         steps=round(_mean([r.steps for r in records])),
         samples=round(_mean([r.samples for r in records])),

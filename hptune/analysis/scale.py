@@ -59,12 +59,12 @@ class Scale:
         gap = self.sign * float(self.fit.means[a] - self.fit.means[b])
         return gap if abs(gap) > self.rounding else 0.0
 
-    def margin(self, a: int, b: int) -> float:
-        """Half width of the simultaneous 95 % interval of a difference (Tukey-Kramer); infinite where nothing can be claimed."""
+    def margin(self, a: int, b: int, confidence: float = CONFIDENCE) -> float:
+        """Half width of the simultaneous interval of a difference (Tukey-Kramer); infinite where nothing can be claimed."""
         variance = self.fit.variance_of_difference(a, b)
         if not self.known or math.isinf(variance):
             return math.inf
-        return studentized_range(CONFIDENCE, len(self.fit.means), self.df) * self.sd * math.sqrt(variance / 2)
+        return studentized_range(confidence, len(self.fit.means), self.df) * self.sd * math.sqrt(variance / 2)
 
     def near(self, a: int, b: int) -> bool:
         """Whether `a` costs at most the share `NEAR` of what `b` reaches."""
