@@ -59,8 +59,8 @@ class Numerics:
 class StopRule:
     """When a trial ends early. Loss not finite always stops it.
 
-    The training loss is averaged over `window` steps; a mean above `factor` times the first one — the `reference` of an untrained
-    model — (ramps: times the lowest so far, which is what `relative_to_best` says) counts as divergence.
+    The training loss is averaged over `window` steps; a mean above `factor` times that of the first steps, the reference of an
+    untrained model (ramps: times the lowest so far, which is what `relative_to_best` says), counts as divergence.
     """
 
     factor: float = 4.0

@@ -11,10 +11,12 @@ REPORTS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLA
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the device's or the main memory did not suffice."""
+    """Whether an exception, or what it was raised from, means that the device's or the main memory did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(report in str(error) for report in REPORTS)
+    if isinstance(error, RuntimeError) and any(report in str(error) for report in REPORTS):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def free_memory(device: torch.device) -> None:

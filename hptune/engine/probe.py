@@ -112,11 +112,11 @@ def _blaming(problem: Problem, size: int) -> Iterator[None]:
                 yield
         else:
             yield
-    except HptuneError:
-        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise ConfigError(f"a batch of {size} samples does not fit into memory: use less", key="baseline.batch_size") from error
+        if isinstance(error, HptuneError):
+            raise
         reason = " ".join(str(error).split())[:300]
         shape = problem.parts.sample_shape
         raise ConfigError(

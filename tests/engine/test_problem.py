@@ -1,0 +1,276 @@
+"""Opening a problem: what fits is identified by content alone, what does not is said in one sentence."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training_problems import USER_CODE, experiment, opened, own, reproducible, spec_of
+
+from hptune.engine import numerics as numerics_module
+from hptune.engine.numerics import resolve_device, settle_numerics
+from hptune.engine.problem import open_objects, open_problem
+from hptune.engine.trainer import run_trial
+from hptune.errors import ConfigError, DataError, HptuneError, UserCodeError
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def code(tmp_path):
+    file = tmp_path / "my code" / "own.py"
+    file.parent.mkdir()
+    file.write_text(USER_CODE)
+    return str(file)
+
+
+# ---- forms of input
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "blocks"),
+    [
+        ("arrays", "Net", {}),
+        ("pairs", "Two", {}),
+        ("dicts", "Two", {}),
+        ("items", "Net", {}),
+        ("sentences", "Bag", {"collate": "pad"}),
+        ("arrays", "Net", {"step": "by_hand"}),
+        ("sentences", "Bag", {"collate": "whole", "step": "by_dict", "metric": "none"}),
+    ],
+    ids=["tensor", "tuple", "dict", "dataset", "collate", "step", "collate and step"],
+)
+def test_every_form_of_input_trains(code, data, model, blocks):
+    extra = {"with_data": {"collate": {"target": f"{code}:{blocks['collate']}"}}} if "collate" in blocks else {}
+    extra |= {"step": {"target": f"{code}:{blocks['step']}"}} if "step" in blocks else {}
+    extra |= {"metric": blocks["metric"]} if "metric" in blocks else {}
+    problem = open_problem(own(code, data=data, model=model, **extra))
+    record = run_trial(problem, spec_of(problem, batch_size=16, steps=30)).record
+    assert record.status == "completed", record.error
+    assert record.train_loss < record.curve.train_loss[0]
+
+
+def test_a_step_of_the_users_gives_what_loss_and_model_give(code):
+    plain, stepped = open_problem(own(code)), open_problem(own(code, step={"target": f"{code}:by_hand"}))
+    assert plain.task.task_id != stepped.task.task_id
+    a, b = (run_trial(problem, spec_of(plain)).record for problem in (plain, stepped))
+    assert (a.val_loss, a.metric, a.train_loss) == (b.val_loss, b.metric, b.train_loss)
+
+
+@pytest.mark.parametrize(("loss", "columns", "outputs"), [("mse", 1, 1), ("mse", 3, 3), ("bce_with_logits", 1, 1), ("cross_entropy", 1, 2)])
+def test_outputs_follow_from_data_and_loss(tmp_path, loss, columns, outputs):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 80) if loss != "mse" else rng.normal(size=(80, columns) if columns > 1 else 80).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x_train=rng.normal(size=(80, 5)).astype(np.float32), y_train=y)
+    data = {"name": "arrays", "path": str(tmp_path / "d.npz")}
+    problem = opened(data=data, model={"name": "linear"}, loss=loss, metric="none", baseline={"batch_size": 8})
+    assert problem.task.parameters == 6 * outputs
+    assert run_trial(problem, spec_of(problem, batch_size=8, lr=0.01)).record.status == "completed"
+
+
+# ---- identity
+
+
+def test_moving_a_folder_changes_no_id(code, tmp_path):
+    folder = tmp_path / "elsewhere" / "deep"
+    shutil.copytree(tmp_path / "my code", folder)
+    a, b = open_problem(own(code)).task, open_problem(own(str(folder / "own.py"))).task
+    assert a.task_id == b.task_id
+    assert str(tmp_path) not in repr(a.identity)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"model": {"name": "mlp", "args": {"hidden": [17]}}},
+        {"model": {"name": "mlp", "args": {"hidden": [16]}, "freeze": ["1.bias"]}},
+        {"loss": {"name": "cross_entropy", "args": {"label_smoothing": 0.1}}},
+        {"metric": "none"},
+        {"optimizer": {"name": "adamw"}},
+        {"optimizer": {"gradient_clip": 1.0}},
+        {"data": {"name": "digits", "limit": 500}},
+    ],
+    ids=str,
+)
+def test_what_changes_numbers_changes_the_id(blocks):
+    assert opened(**blocks).task.task_id != opened().task.task_id
+
+
+@pytest.mark.parametrize("blocks", [{"optimizer": {"beta2": 0.9}}, {"name": "other"}, {"seeds": 5}, {"budget": {"epochs": 3.0}}], ids=str)
+def test_what_changes_no_number_keeps_the_id(blocks):
+    assert opened(**blocks).task.task_id == opened().task.task_id
+
+
+def test_edited_code_changes_the_id(code, tmp_path):
+    before = open_problem(own(code)).task.task_id
+    (tmp_path / "my code" / "own.py").write_text(USER_CODE.replace("nn.ReLU()", "nn.Tanh()"))
+    assert open_problem(own(code)).task.task_id != before
+
+
+def test_pretrained_weights_are_loaded_for_every_trial_and_count_by_content(code, tmp_path):
+    model = open_problem(own(code)).make_model()
+    ids = []
+    for value in (0.25, 0.5):
+        path = tmp_path / f"weights {value}.pt"
+        torch.save({name: torch.full_like(tensor, value) for name, tensor in model.state_dict().items()}, path)
+        problem = open_problem(own(code, with_model={"pretrained": str(path)}))
+        ids.append(problem.task.task_id)
+        assert all((p == value).all() for p in problem.make_model().parameters())
+    assert len(set(ids)) == 2
+
+
+# ---- mistakes
+
+
+def message_of(error, problem):
+    with pytest.raises(error) as caught:
+        open_problem(problem)
+    return str(caught.value)
+
+
+def test_a_batch_larger_than_the_training_part():
+    message = message_of(ConfigError, experiment(baseline={"batch_size": 2000}))
+    assert message == "baseline.batch_size: 2000 is more than the 1079 training samples: use at most 1079"
+    assert message_of(ConfigError, experiment(hyperparameters={"batch_size": 2000})).startswith("hyperparameters.batch_size: 2000")
+
+
+def test_a_model_with_too_few_outputs():
+    config = experiment(model={"target": "torch.nn:Sequential"})
+    assert "no parameters" in message_of(UserCodeError, config)
+
+
+def test_labels_beyond_the_models_outputs(code):
+    data = {"target": f"{code}:arrays"}
+    config = experiment(data=data, model={"target": f"{code}:Net", "args": {"outputs": 1}})
+    assert message_of(ConfigError, config) == "model: the model has 1 outputs, but labels go up to 1: it needs 2 outputs"
+
+
+def test_a_model_of_the_users_that_does_not_fit_the_data(code):
+    message = message_of(UserCodeError, experiment(model={"target": f"{code}:Net"}))
+    assert message.startswith(f"{code}:")
+    assert "your code raised RuntimeError" in message
+
+
+def test_a_model_cut_off_from_the_loss(code):
+    assert "does not depend on any trained parameter" in message_of(ConfigError, own(code, model="Detached"))
+
+
+def test_inputs_that_overflow(code):
+    message = message_of(HptuneError, own(code, data="huge"))
+    assert "untrained model's output is not finite" in message
+    assert "scale them" in message
+
+
+def test_items_that_hold_nan(code):
+    assert "NaN" in message_of(DataError, own(code, data="poisoned"))
+
+
+def test_a_step_that_returns_no_pair(code):
+    message = message_of(UserCodeError, own(code, step={"target": f"{code}:bare_loss"}))
+    assert "return (loss, output)" in message
+
+
+def test_batches_that_are_no_pairs_need_a_step(code):
+    config = own(code, data="sentences", model="Bag", with_data={"collate": {"target": f"{code}:whole"}})
+    assert "give a step target" in message_of(UserCodeError, config)
+
+
+def test_a_batch_that_does_not_fit_into_memory(code):
+    message = message_of(ConfigError, own(code, model="Tires", args={"calls": 0, "error": "memory"}))
+    assert message == "baseline.batch_size: a batch of 64 samples does not fit into memory: use less"
+
+
+# ---- device and precision
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(ConfigError, match=f"device: there is no {name} here: use auto or cpu"):
+            resolve_device(name)
+
+
+def test_a_second_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda") == torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match="there is no cuda:1 here: use auto or cpu or cuda:0"):
+        resolve_device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("native", "asked", "model", "precision", "channels_last"),
+    [
+        (True, "auto", nn.Conv2d(1, 1, 1), "bf16", True),
+        (True, "auto", nn.Linear(1, 1), "fp32", False),
+        (False, "auto", nn.Conv2d(1, 1, 1), "fp32", False),
+        (False, "bf16", nn.Conv2d(1, 1, 1), "bf16", True),
+        (True, "fp32", nn.Conv2d(1, 1, 1), "fp32", False),
+    ],
+)
+def test_precision_on_the_cpu_is_a_fixed_rule(monkeypatch, native, asked, model, precision, channels_last):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    settled = settle_numerics(experiment(precision=asked), torch.device("cpu"), model)
+    assert (settled.precision, settled.channels_last, settled.threads) == (precision, channels_last, 1)
+
+
+def test_fp16_is_not_for_the_cpu():
+    assert message_of(ConfigError, experiment(precision="fp16")).startswith("precision: fp16 is for CUDA")
+
+
+def test_threads_are_part_of_the_numerics():
+    assert opened(executor={"threads": 2}).task.numerics.threads == 2
+
+
+def test_the_cpu_has_a_name_where_the_system_tells_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(numerics_module, "CPU_INFO", tmp_path / "none")
+    assert opened().task.numerics.device_model
+
+
+# ---- objects in memory
+
+
+def objects():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (x[:80], y[:80]), (x[80:], y[80:])
+
+
+def test_objects_train_as_copies():
+    model, train, val = objects()
+    before = copy.deepcopy(model.state_dict())
+    problem = open_objects(model, train, val, experiment=experiment())
+    first = run_trial(problem, spec_of(problem, batch_size=16))
+    assert first.record.status == "completed"
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert reproducible(run_trial(problem, spec_of(problem, batch_size=16))) == reproducible(first)
+
+
+def test_trials_of_objects_start_from_the_given_weights():
+    model, train, val = objects()
+    problem = open_objects(model, train, val, experiment=experiment())
+    assert all(torch.equal(a, b) for a, b in zip(problem.make_model().parameters(), model.parameters(), strict=True))
+
+
+def test_a_loss_at_hand():
+    model, train, val = objects()
+    problem = open_objects(model, train, val, loss=nn.CrossEntropyLoss(label_smoothing=0.1), experiment=experiment())
+    assert run_trial(problem, spec_of(problem, batch_size=16)).record.status == "completed"
+
+
+def test_a_model_at_hand_that_does_not_fit():
+    _, train, val = objects()
+    with pytest.raises(UserCodeError, match="shapes cannot be multiplied"):
+        open_objects(nn.Linear(5, 2), train, val, experiment=experiment())
+
+
+def test_a_loss_at_hand_that_is_no_number():
+    model, train, val = objects()
+    with pytest.raises(ConfigError, match="loss: the loss must return one number"):
+        open_objects(model, train, val, loss=nn.CrossEntropyLoss(reduction="none"), experiment=experiment())
