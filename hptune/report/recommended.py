@@ -1,0 +1,80 @@
+"""recommended.yaml: a complete config with the recommended hyper-parameters and, as comments, the evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from hptune.analysis.recommendation import Recommendation
+from hptune.analysis.wording import format_number
+from hptune.config.loader import LoadedConfig, dump_config
+from hptune.errors import InputError
+from hptune.report.run import Run
+from hptune.store.layout import write_atomic
+
+
+def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation, destination: Path) -> str:
+    """Return the config to be written in the directory `destination`; the same for the same results, whenever it is made."""
+    return dump_config(
+        loaded,
+        destination,
+        hyperparameters=recommendation.hyperparameters,
+        epochs=recommendation.epochs,
+        comments=comments(recommendation),
+    )
+
+
+def write_recommended(run: Run) -> None:
+    """Write `recommended.yaml` where there is a recommendation and the config could be read."""
+    if run.recommendation is not None and run.loaded is not None:
+        text = recommended_config_text(run.loaded, run.recommendation, run.layout.root)
+        write_atomic(run.layout.recommended, text)
+
+
+def require_recommendation(run: Run) -> tuple[LoadedConfig, Recommendation]:
+    """Return what an export needs. Raises InputError that names the command which makes it."""
+    if run.loaded is None:
+        raise InputError(f"{run.layout.root}: {run.notes[0]}")
+    if run.recommendation is None:
+        raise InputError(f"{run.layout.root} has no recommendation yet: no stage is finished; hptune run {run.layout.config} makes one")
+    return run.loaded, run.recommendation
+
+
+def comments(recommendation: Recommendation) -> list[str]:
+    """The evidence: what it was shown to do, where each value came from, and the sentence of each stage."""
+    baseline, recommended = asdict(recommendation.baseline), asdict(recommendation.hyperparameters)
+    values = [
+        f"  {name}: {format_number(recommended[name])} (baseline {format_number(baseline[name])}) from {source}"
+        for name, source in recommendation.sources
+    ]
+    return [
+        "Recommended by hptune. Train with it: hptune train recommended.yaml",
+        verdict(recommendation),
+        *values,
+        *(f"- {sentence}" for sentence in recommendation.evidence),
+    ]
+
+
+def verdict(recommendation: Recommendation) -> str:
+    """One sentence: whether full-length trainings compared it with the baseline, and what they showed."""
+    if not recommendation.confirmed:
+        return "Not confirmed: the values come from short runs; the stage confirm compares them with the baseline at full length."
+    if recommendation.hyperparameters == recommendation.baseline:
+        return "Full-length trainings found nothing better than the baseline: it stays."
+    measured = gain_text(recommendation)
+    if recommendation.better:
+        return f"Better than the baseline at full length: {measured}."
+    return f"That it is better than the baseline at full length is not shown{f': {measured}' if measured else ''}."
+
+
+def gain_text(recommendation: Recommendation) -> str:
+    """The measured ratio of validation losses with its interval; empty where there is none."""
+    gain = recommendation.gain or {}
+    ratio, low, high = (gain.get(key, math.nan) for key in ("ratio", "low", "high"))
+    if not math.isfinite(ratio):
+        return ""
+    change = f"{abs(1 - ratio):.1%} {'lower' if ratio < 1 else 'higher'} validation loss"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{change}, no interval can be given"
+    return f"{change}, 95 % interval of the ratio [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,239 @@
+"""A run as its directory tells it: the journal replayed, every stage concluded afresh, the recommendation added up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hptune.analysis.recommendation import Conclusion, Recommendation, recommend
+from hptune.config.loader import LoadedConfig, load_config
+from hptune.errors import ConfigError, InputError, RunDirectoryError
+from hptune.stages import STAGES, Knowledge, stage_named
+from hptune.store.journal import JournalState, replay
+from hptune.store.layout import RunLayout, is_run_directory
+from hptune.trial import Numerics, Task, TrialRecord, known_fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+State = Literal["empty", "unfinished", "failed", "finished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """One stage: what it knew, the `records` there are of its `planned` trials (in plan order), and what they show.
+
+    `conclusion` is None before the first trial. A stage is `finished` once the run concluded from all planned trials; it `counts`
+    toward the recommendation when it is finished, belongs to the run's current task, and the config still has it.
+    """
+
+    name: str
+    knowledge: Knowledge
+    planned: int
+    records: tuple[TrialRecord, ...]
+    conclusion: Conclusion | None
+    finished: bool
+    counts: bool
+
+    @property
+    def state(self) -> State:
+        """`failed` where it finished without anything usable."""
+        if not self.finished or self.conclusion is None:
+            return "unfinished"
+        return "failed" if self.conclusion.chosen is None else "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything a run directory holds, read once.
+
+    `config_text` is config.yaml as it stands; `loaded` its validated form, None where it cannot be read on this machine (`notes` says
+    why). `records`: every trial of the journal, `train`'s own included. `notes`: sentences on what a reader should know.
+    """
+
+    name: str
+    layout: RunLayout
+    config_text: str
+    loaded: LoadedConfig | None
+    environment: Mapping[str, Any]
+    task: Task | None
+    stages: tuple[StageResult, ...]
+    records: tuple[TrialRecord, ...]
+    recommendation: Recommendation | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> State:
+        """`unfinished` while a planned trial is missing or a stage has not concluded; `failed` where a stage found nothing usable."""
+        states = [stage.state for stage in self.stages]
+        if not self.records:
+            return "empty"
+        for state in ("failed", "unfinished"):
+            if state in states:
+                return state
+        return "finished"
+
+    @property
+    def conclusions(self) -> tuple[Conclusion, ...]:
+        """The conclusions the recommendation rests on."""
+        return tuple(stage.conclusion for stage in self.stages if stage.counts and stage.conclusion is not None)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, in journal order."""
+        import pandas as pd
+
+        from hptune.report.tables import TRIAL_COLUMNS, trial_rows
+
+        return pd.DataFrame(trial_rows(self), columns=list(TRIAL_COLUMNS))
+
+    def stage(self, name: str) -> StageResult:
+        """Return the stage called `name` (a sweep: its config key). Raises InputError where the run has none of that name."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages) or "none yet"
+        raise InputError(f"{self.layout.root} has no stage {name!r}; its stages: {known}")
+
+    def table(self, stage: str) -> pd.DataFrame:
+        """Return the ranked table of `stage`, columns as in `tables/<stage>.csv`."""
+        import pandas as pd
+
+        from hptune.report.tables import stage_columns, stage_rows
+
+        conclusion = self.stage(stage).conclusion
+        return pd.DataFrame(stage_rows(conclusion), columns=list(stage_columns(conclusion)))
+
+    def curve(self, trial_id: str) -> pd.DataFrame:
+        """Return the per-step series of a trial, NaN where nothing was measured. Raises InputError where the run has no such curve."""
+        import pandas as pd
+
+        path = self.layout.curve(trial_id)
+        if not path.is_file():
+            raise InputError(f"{self.layout.root} has no curve of a trial {trial_id!r}: `trials` lists the ids")
+        return pd.read_csv(path)
+
+
+def load(path: str | Path) -> Run:
+    """Read a run directory, whatever state it is in; nothing is written and no lock is needed.
+
+    Raises RunDirectoryError where `path` is none, JournalError where its journal is damaged or from a newer hptune.
+    """
+    layout = RunLayout(Path(path))
+    if not is_run_directory(layout.root):
+        what = "holds no journal.jsonl" if layout.root.is_dir() else "there is no such directory"
+        raise RunDirectoryError(f"{path} is no run directory: {what}")
+    state = replay(layout.journal)
+    loaded, remarks = _read_config(layout)
+    task = _latest_task(state)
+    stages = tuple(_stage(name, state, task, loaded) for name in _in_order(state.plans))
+    return Run(
+        name=loaded.experiment.name if loaded else layout.root.absolute().name,
+        layout=layout,
+        config_text=_text(layout.config),
+        loaded=loaded,
+        environment=_environment(layout),
+        task=task,
+        stages=stages,
+        records=tuple(state.records.values()),
+        recommendation=_recommendation(stages, loaded),
+        notes=(*remarks, *(task.notes if task else ()), *_stage_notes(stages, task), *_not_run(stages, loaded)),
+    )
+
+
+def _read_config(layout: RunLayout) -> tuple[LoadedConfig | None, tuple[str, ...]]:
+    """A config that names an environment variable of another machine must not keep its results from being read."""
+    if not layout.config.is_file():
+        return None, ("the run was stopped before its config was written",)
+    try:
+        return load_config(layout.config), ()
+    except ConfigError as error:
+        return None, (f"the config cannot be read here: {error}",)
+
+
+def _latest_task(state: JournalState) -> Task | None:
+    if not state.tasks:
+        return None
+    payload = list(state.tasks.values())[-1]
+    numerics = Numerics(**known_fields(Numerics, payload["numerics"]))
+    return Task(**{**known_fields(Task, payload), "numerics": numerics, "notes": tuple(payload["notes"])})
+
+
+def _in_order(plans: Mapping[str, Any]) -> list[str]:
+    """The method's stages in its order, then key sweeps in the run's."""
+    return [*(name for name in STAGES if name in plans), *(name for name in plans if name not in STAGES)]
+
+
+def _stage(name: str, state: JournalState, task: Task | None, loaded: LoadedConfig | None) -> StageResult:
+    plan = state.plans[name]
+    knowledge = Knowledge.from_json(plan["knowledge"])
+    records = tuple(state.records[trial] for trial in plan["trials"] if trial in state.records)
+    concluded = state.conclusions.get(name, {}).get("trials")
+    finished = len(records) == len(plan["trials"]) == concluded
+    enabled = loaded is None or name not in STAGES or bool(getattr(loaded.experiment.stages, name))
+    return StageResult(
+        name=name,
+        knowledge=knowledge,
+        planned=len(plan["trials"]),
+        records=records,
+        conclusion=stage_named(name).conclude(knowledge, records) if records else None,
+        finished=finished,
+        counts=finished and enabled and (task is None or knowledge.task == task.task_id),
+    )
+
+
+def _recommendation(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> Recommendation | None:
+    """Add up the stages that count, at the lengths of the config, or of the latest stage where the config cannot be read."""
+    used = [stage for stage in stages if stage.counts]
+    if not used:
+        return None
+    last = used[-1].knowledge
+    baseline, optimizer, short, full = last.baseline, last.optimizer, last.short_epochs, last.full_epochs
+    if loaded is not None:
+        experiment = loaded.experiment
+        baseline, optimizer = experiment.baseline_hyperparameters(), experiment.optimizer.name
+        short, full = experiment.budget.short_epochs, experiment.budget.epochs
+    speeds = next((stage.knowledge.speeds for stage in used if stage.name == "batch_size"), ())
+    return recommend(
+        [stage.conclusion for stage in used if stage.conclusion is not None],
+        baseline=baseline,
+        optimizer=optimizer,
+        length_ratio=full / short,
+        epochs={0: full} | {size: full * speed for size, speed in speeds},
+    )
+
+
+def _stage_notes(stages: Sequence[StageResult], task: Task | None) -> list[str]:
+    notes = []
+    for stage in stages:
+        if task is not None and stage.knowledge.task != task.task_id:
+            notes.append(f"{stage.name} was run before data, model or optimizer settings were changed: it does not count")
+        elif not stage.finished:
+            notes.append(f"{stage.name} is unfinished: {len(stage.records)} of {stage.planned} planned trials are done")
+        elif not stage.counts:
+            notes.append(f"{stage.name} was run, but the config no longer has it: it does not count")
+    return notes
+
+
+def _not_run(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> list[str]:
+    """A full training alone has no stages; for any other run, say what the config has besides."""
+    planned = {stage.name for stage in stages}
+    missing = [name for name in STAGES if loaded is not None and getattr(loaded.experiment.stages, name) and name not in planned]
+    return [f"not run yet, or passed over since the budget was spent: {', '.join(missing)}"] if stages and missing else []
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _environment(layout: RunLayout) -> dict[str, Any]:
+    """A missing or damaged environment.json hides no results."""
+    try:
+        content = json.loads(_text(layout.environment) or "{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
