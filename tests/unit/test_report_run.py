@@ -134,6 +134,17 @@ def test_stages_of_an_earlier_task_or_switched_off_do_not_count(tmp_path: Path) 
     assert any(note.startswith("momentum was run, but the config no longer has it") for note in run.notes)
 
 
+def test_a_conclusion_of_an_earlier_plan_finishes_no_stage(tmp_path: Path) -> None:
+    fabricate(tmp_path / "run", only=["momentum"], seeds=1)
+    before = report.load(tmp_path / "run").stage("momentum")
+    other = {**TREE["stages"], "momentum": {"values": [0.98, 0.96, 0.9, 0.8]}}
+    fabricate(tmp_path / "run", only=["momentum"], seeds=1, stages=other, stop_after=3)
+    after = report.load(tmp_path / "run").stage("momentum")
+    assert (before.finished, before.planned) == (True, 4)
+    assert (after.finished, after.planned) == (False, 4)
+    assert len(after.records) < 4
+
+
 def test_equal_compute_time_stretches_the_recommended_length(tmp_path: Path) -> None:
     run = report.load(fabricate(tmp_path / "run", only=["lr_range", "batch_size"]))
     stage = run.stage("batch_size")
