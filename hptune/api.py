@@ -101,7 +101,13 @@ def _frame(records: Sequence[Any]) -> pd.DataFrame:
 
     parts = [
         pd.DataFrame(
-            {"repetition": r.spec.repetition, "step": r.curve.step, "lr": r.curve.lr, "train_loss": r.curve.train_loss, "val_loss": r.curve.val_loss}
+            {
+                "repetition": r.spec.repetition,
+                "step": r.curve.step,
+                "lr": r.curve.lr,
+                "train_loss": r.curve.train_loss,
+                "val_loss": r.curve.val_loss,
+            }
         )
         for r in records
     ]

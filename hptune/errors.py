@@ -8,7 +8,7 @@
     ├── RunDirectoryError       1   the run directory cannot be read or written
     │   ├── JournalError        1   a damaged line, or a journal from a newer hptune
     │   └── LockedError         1   another process is writing the run directory
-    └── StageFailed             1   no trial of a stage ended with a usable loss
+    └── StageError              1   no trial of a stage ended with a usable loss
 
 A message says what is wrong, where, and what would be right. It never needs a traceback to be understood.
 """
@@ -63,5 +63,5 @@ class LockedError(RunDirectoryError):
     """Another process is writing this run directory."""
 
 
-class StageFailed(HptuneError):
+class StageError(HptuneError):
     """Every trial of a stage failed or diverged."""

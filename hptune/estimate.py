@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,8 +144,7 @@ def _record(spec: TrialSpec, start: Hyperparameters) -> TrialRecord:
     return TrialRecord(spec=spec, status="completed", val_loss=1.0 + distance, steps=spec.steps, samples=spec.samples)
 
 
-def _spread(start: Hyperparameters, space: Space, done: Any, count: int, seed: int) -> list[Hyperparameters]:
+def _spread(start: Hyperparameters, space: Space, _done: Sequence[TrialRecord], count: int, seed: int) -> list[Hyperparameters]:
     """Stand-in for the sampler: as many distinct proposals."""
     low, high = space.lr
     return [start.but(lr=low * (high / low) ** ((seed + i) % 97 / 97 + 1e-3)) for i in range(count)]
-

@@ -83,9 +83,7 @@ def known_speeds(earlier: Sequence[Finished]) -> tuple[tuple[int, float], ...]:
     return next((stage.knowledge.speeds for stage in earlier if stage.conclusion.stage == "batch_size"), ())
 
 
-def allowance(
-    name: str, experiment: Experiment, knowledge: Knowledge, progress: Progress, seconds_per_run: float | None
-) -> float | None:
+def allowance(name: str, experiment: Experiment, knowledge: Knowledge, progress: Progress, seconds_per_run: float | None) -> float | None:
     """Short-run equivalents stage `name` may spend: its share of what the budget still holds; None without a budget."""
     budget = experiment.budget
     if budget.search_runs is not None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hptune.analysis.recommendation import Conclusion
 from hptune.config.schema import Experiment
-from hptune.errors import StageFailed
+from hptune.errors import StageError
 from hptune.executors.base import Executor, Failure
 from hptune.knowledge import Finished, Progress, seconds_per_short_run, stage_knowledge
 from hptune.sampler import TpeSampler
@@ -87,9 +87,10 @@ class Run:
 def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
     """Run `stages` in order. A search stage the budget no longer reaches is passed over with a remark.
 
-    Raises StageFailed where no trial of a stage ended with a usable loss.
+    Raises StageError where no trial of a stage ended with a usable loss.
     """
-    _journal_once(run, "task", run.task.task_id, asdict(run.task))
+    if run.task.task_id != next(reversed(run.journal.state.tasks), None):
+        run.journal.append("task", asdict(run.task))
     for name in stages:
         yield from run_stage(run, name, _block(run.experiment, name))
 
@@ -113,7 +114,7 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
         run.journal.append("clock", {"elapsed": run.progress.elapsed})
     yield StageConcluded(conclusion=conclusion)
     if conclusion.chosen is None:
-        raise StageFailed(f"stage {name}: {conclusion.sentence}")
+        raise StageError(f"stage {name}: {conclusion.sentence}")
 
 
 def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Progress:
@@ -136,7 +137,7 @@ def elapsed_before(journal: Journal) -> float:
     return max((float(record["elapsed"]) for record in journal.state.others.get("clock", ())), default=0.0)
 
 
-def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Iterator[Any]:
+def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generator[Event, None, list[TrialRecord]]:
     """Plan and run rounds until the stage has what it needs; return its records in plan order."""
     records = run.journal.state.records
     stage = stage_named(name, TpeSampler(records[t] for t in knowledge.history) if name == "refine" else None)
@@ -187,7 +188,7 @@ def _experiment_of(run: Run, spec: TrialSpec) -> Experiment:
     return run.variants.get(spec.task, run.experiment)
 
 
-def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Any]:
+def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:
     """Return the stage's knowledge; one that the journal holds is taken up again where only a time budget's share differs."""
     seconds = (yield from _seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
     knowledge = stage_knowledge(name, run.experiment, run.task, run.progress, settings=settings, seconds_per_run=seconds)
@@ -201,7 +202,7 @@ def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Any
     return knowledge
 
 
-def _calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Iterator[Any]:
+def _calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Generator[Event, None, list[list[float]]]:
     """Return [[batch size, seconds per step], ...] for the sizes the data can fill; measured once, then journalled."""
     own = run.experiment.baseline_hyperparameters()
     sizes = sorted({own.batch_size, *settings["values"]})
@@ -213,7 +214,7 @@ def _calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Iterator[Any]:
     return measured
 
 
-def _seconds_per_run(run: Run) -> Iterator[Any]:
+def _seconds_per_run(run: Run) -> Generator[Event, None, float]:
     """Wall seconds of one short-run equivalent: measured by the trials so far, or else by a calibration at the baseline."""
     finished = list(run.progress.finished.values())
     records = {r.trial_id: (s.knowledge.cost(r.spec), r.seconds) for s in finished for r in s.records}
@@ -226,14 +227,14 @@ def _seconds_per_run(run: Run) -> Iterator[Any]:
     return max(seconds / cost / run.executor.workers, 1e-6)
 
 
-def _calibration(run: Run, hyperparameters: Hyperparameters) -> Iterator[Any]:
+def _calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event, None, Calibration]:
     request = CalibrationRequest(hyperparameters=hyperparameters, numerics=run.task.numerics)
     key = content_hash([run.task.task_id, asdict(request)])
     if key not in run.journal.state.calibrations:
         yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
         for _, result in run.executor.map([(run.experiment, request)]):
             if isinstance(result, Failure):
-                raise StageFailed(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
+                raise StageError(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
             run.journal.append("calibration", {"key": key, **asdict(result)})
     stored = run.journal.state.calibrations[key]
     return Calibration(**{name: stored[name] for name in ("batch_size", "seconds_per_step", "seconds_per_evaluated_sample")})
@@ -261,11 +262,6 @@ def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[T
 def _journal_latest(run: Run, kind: str, stage: str, payload: Mapping[str, Any]) -> None:
     latest = run.journal.state.conclusions.get(stage)
     if latest is None or not _same(latest, payload):
-        run.journal.append(kind, payload)
-
-
-def _journal_once(run: Run, kind: str, key: str, payload: Mapping[str, Any]) -> None:
-    if key not in run.journal.state.tasks:
         run.journal.append(kind, payload)
 
 

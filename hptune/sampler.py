@@ -36,7 +36,7 @@ class TpeSampler:
         study = _quiet_study(sampler)
         study.add_trials(known)
         proposals = [study.ask(distributions) for _ in range(count)]
-        return [_hyperparameters(start, space, proposal.params) for proposal in proposals]
+        return [_hyperparameters(start, proposal.params) for proposal in proposals]
 
     def _observations(self, space: Space, done: Sequence[TrialRecord]) -> list[tuple[dict[str, float | int], float]]:
         records = {record.trial_id: record for record in (*self._history, *done)}
@@ -85,7 +85,7 @@ def _point(space: Space, h: Hyperparameters) -> dict[str, float | int] | None:
     return point
 
 
-def _hyperparameters(start: Hyperparameters, space: Space, params: Mapping[str, float | int]) -> Hyperparameters:
+def _hyperparameters(start: Hyperparameters, params: Mapping[str, float | int]) -> Hyperparameters:
     """Proposals to three significant figures; what the space fixes stays the start's."""
     changes: dict[str, float | int] = {name: float(f"{params[name]:.3g}") for name in ("lr", "weight_decay") if name in params}
     if "slack" in params:

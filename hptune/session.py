@@ -134,7 +134,10 @@ class Session:
         write_atomic(
             self.layout.environment,
             describe_environment(
-                self.layout.environment, command=self._command, directory=self.loaded.directory, seed=self.experiment.seed,
+                self.layout.environment,
+                command=self._command,
+                directory=self.loaded.directory,
+                seed=self.experiment.seed,
                 device=asdict(self.task.numerics),
             ),
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hptune.analysis.ranking import Noise, Row
+from hptune.analysis.ranking import NO_NOISE, Noise, Row
 from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters
 
@@ -37,7 +37,7 @@ class Conclusion:
     notes: tuple[str, ...] = ()
     chosen: Hyperparameters | None = None
     rows: tuple[Row, ...] = ()
-    noise: Noise = Noise()
+    noise: Noise = NO_NOISE
     trials: int = 0
     samples: int = 0
     seconds: float = 0.0
@@ -53,7 +53,8 @@ class Recommendation:
     """The configuration to train with at full length.
 
     `sources`: hyper-parameter name -> where its value came from. `confirmed`: whether full-length runs compared it with the
-    baseline; `better`: whether they showed it to be better (None: not compared). `gain`: ratio of validation losses with its 95 % interval.
+    baseline; `better`: whether they showed it to be better (None: not compared). `gain`: ratio of validation losses with its 95 %
+    interval.
     `short`: the best of the short runs, before it was carried over to the full length.
     """
 
@@ -94,7 +95,8 @@ def transfer(short: Hyperparameters, ratio: float, optimizer: str, settled: froz
     if "lr" in settled and ratio != 1:
         changes["lr"] = lr = float(f"{short.lr * ratio**LR_LENGTH_EXPONENT:.2g}")
         reasons["lr"] = (
-            f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length (LR ∝ length^{LR_LENGTH_EXPONENT})"
+            f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length "
+            f"(LR ∝ length^{LR_LENGTH_EXPONENT})"
         )
     if "weight_decay" in settled and ratio >= 2 and optimizer == "sgd" and short.weight_decay < DECAY_FLOOR:
         changes["weight_decay"] = DECAY_FLOOR
@@ -141,7 +143,8 @@ def recommend(
     if confirm is not None:
         winner = str(confirm.detail.get("winner"))
         sources = {
-            name: sources[name] if getattr(final, name) == getattr(carried, name) else f"confirm: the candidate {winner}" for name in sources
+            name: sources[name] if getattr(final, name) == getattr(carried, name) else f"confirm: the candidate {winner}"
+            for name in sources
         }
     return Recommendation(
         hyperparameters=final,

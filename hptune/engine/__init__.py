@@ -1,0 +1,1 @@
+"""Data, models and the training step: all that knows torch."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from hptune.analysis.ranking import Noise
+from hptune.analysis.ranking import NO_NOISE, Noise
 from hptune.analysis.recommendation import Conclusion
 from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, Numerics, StopRule, TrialRecord, TrialSpec, derive_seed, known_fields
@@ -44,7 +44,7 @@ class Knowledge:
     seed: int = 0
     rank_by: str = "val_loss"
     larger_is_better: bool = True
-    noise: Noise = Noise()
+    noise: Noise = NO_NOISE
     allowance: float | None = None
     speeds: tuple[tuple[int, float], ...] = ()
     history: tuple[str, ...] = ()

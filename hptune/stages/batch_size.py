@@ -44,7 +44,9 @@ class BatchSize:
         if chosen is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("batch size", done), notes=notes, detail=detail)
         basis = "equal compute time" if knowledge.speeds else "equal samples"
-        sentence = f"{comparison('batch_size', ranking, chosen, preferred='larger')} (at {basis}, LR {format_number(chosen.hyperparameters.lr)})"
+        sentence = (
+            f"{comparison('batch_size', ranking, chosen, preferred='larger')} (at {basis}, LR {format_number(chosen.hyperparameters.lr)})"
+        )
         return conclusion(self.name, ranking, done, chosen, sentence=sentence, notes=notes, detail=detail)
 
     def _sizes(self, k: Knowledge) -> list[int]:

@@ -51,7 +51,9 @@ def comparison(name: str, ranking: Ranking, chosen: Row, *, preferred: str) -> s
     text = f"{name.replace('_', ' ')} {value} goes on: loss {format_number(chosen.val_loss)}{interval(chosen)}"
     if ranking.best is not chosen and ranking.best is not None:
         best = ranking.best
-        text += f", {preferred} than {format_number(dict(best.values)[name])}, whose loss {format_number(best.val_loss)} is within the noise"
+        text += (
+            f", {preferred} than {format_number(dict(best.values)[name])}, whose loss {format_number(best.val_loss)} is within the noise"
+        )
     if rows:
         others = "the other" if len(rows) == 1 else f"the {len(rows)} others"
         text += f"; {worse} of {others} shown to be worse" if worse else f"; not told apart from {others}"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hptune.analysis.ranking import Noise, Ranking, Row
+from hptune.analysis.ranking import NO_NOISE, Ranking, Row
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
@@ -31,7 +31,7 @@ class Confirm:
         known = {record.trial_id for record in done}
         if missing := [spec for spec in _full_runs(knowledge) if spec.trial_id not in known]:
             return missing
-        winner = self._winner(knowledge, self._ranking(knowledge, done))
+        winner = self._winner(self._ranking(knowledge, done))
         if winner is None or _name(winner) == BASELINE:
             return []
         shorter = [knowledge.full_run(winner.hyperparameters, seed, share) for share in SHARES for seed in _seeds(knowledge)]
@@ -43,7 +43,7 @@ class Confirm:
         That a candidate is *better* than the baseline is said only where the simultaneous 95 % comparison shows it (DESIGN 8).
         """
         ranking = self._ranking(knowledge, done)
-        winner = self._winner(knowledge, ranking)
+        winner = self._winner(ranking)
         if winner is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("finalist", done))
         baseline = next((row for row in ranking.rows if _name(row) == BASELINE), None)
@@ -56,8 +56,8 @@ class Confirm:
             sentence = f"the baseline stays (loss {format_number(baseline.val_loss)}): no finalist beat it by more than one standard error"
             return conclusion(self.name, ranking, done, winner, sentence=sentence, detail=detail)
         gain = ranking.compare(winner, baseline)
-        detail |= {"better": gain.claim and gain.ratio < 1, "gain": {"ratio": gain.ratio, "low": gain.low, "high": gain.high}}
-        detail["test"] = test_gain(knowledge, winner, baseline, done)
+        detail |= {"better": gain.better, "gain": {"ratio": gain.ratio, "low": gain.low, "high": gain.high}}
+        detail["test"] = test_gain(winner, baseline, done)
         detail["shorter"] = self._shorter(knowledge, winner, done)
         notes = [note for note in (_test_sentence(detail["test"]), _shorter_sentence(detail["shorter"], baseline.val_loss)) if note]
         sentence = _gain_sentence(winner, baseline, detail)
@@ -68,9 +68,9 @@ class Confirm:
         names = {h: name for name, h in _finalists(k).items()}
         full = {spec.trial_id for spec in _full_runs(k)}
         own = [record for record in done if record.trial_id in full]
-        return ranked(k, own, lambda spec: (("candidate", names[spec.hyperparameters]),), prior=Noise())
+        return ranked(k, own, lambda spec: (("candidate", names[spec.hyperparameters]),), prior=NO_NOISE)
 
-    def _winner(self, k: Knowledge, ranking: Ranking) -> Row | None:
+    def _winner(self, ranking: Ranking) -> Row | None:
         if ranking.best is None:
             return None
         baseline = next((row for row in ranking.rows if _name(row) == BASELINE), None)
@@ -89,7 +89,7 @@ class Confirm:
         return found
 
 
-def test_gain(k: Knowledge, winner: Row, baseline: Row, done: Sequence[TrialRecord]) -> dict[str, float] | None:
+def test_gain(winner: Row, baseline: Row, done: Sequence[TrialRecord]) -> dict[str, float] | None:
     """Mean test losses and metrics of both, and the difference with its two errors: over seeds, and over the test part's blocks."""
     pairs = _paired(winner, baseline, done)
     if not pairs or any(not math.isfinite(a.test_loss - b.test_loss) for a, b in pairs):
@@ -144,8 +144,11 @@ def _name(row: Row) -> str:
 
 def _gain_sentence(winner: Row, baseline: Row, detail: Mapping[str, Any]) -> str:
     gain = detail["gain"]
-    text = f"{_name(winner)}: loss {format_number(winner.val_loss)} against the baseline's {format_number(baseline.val_loss)} at full length"
-    text += f", ratio {gain['ratio']:.2f}"
+    text = (
+        f"{_name(winner)}: loss {format_number(winner.val_loss)} against the baseline's {format_number(baseline.val_loss)} at full length"
+    )
+    if math.isfinite(gain["ratio"]):
+        text += f", ratio {gain['ratio']:.2f}"
     if math.isfinite(gain["low"]):
         text += f" [{gain['low']:.2f}, {gain['high']:.2f}]"
     shown = "better than the baseline" if detail["better"] else "that it is better than the baseline is not shown"
@@ -159,7 +162,11 @@ def _test_sentence(test: Mapping[str, float] | None) -> str | None:
     if math.isfinite(test["recommended_metric"]) and math.isfinite(test["baseline_metric"]):
         text += f", metric {test['recommended_metric']:.4g} against {test['baseline_metric']:.4g}"
     text += f"; the difference in loss {test['difference']:+.3g}"
-    errors = [f"{test[key]:.2g} {name}" for key, name in (("seed_error", "from seeds"), ("sampling_error", "from the test sample")) if math.isfinite(test[key])]
+    errors = [
+        f"{test[key]:.2g} {name}"
+        for key, name in (("seed_error", "from seeds"), ("sampling_error", "from the test sample"))
+        if math.isfinite(test[key])
+    ]
     return f"{text}, standard error {' and '.join(errors)}" if errors else text
 
 
@@ -168,5 +175,9 @@ def _shorter_sentence(shorter: Sequence[tuple[float, float]], baseline_loss: flo
         return None
     text = ", ".join(f"{format_number(loss)} at {share:g} of the length" for share, loss in shorter)
     enough = [share for share, loss in shorter if loss <= baseline_loss]
-    reach = f"{min(enough):g} of the length reaches the baseline's full-length loss" if enough else "no shorter length tried reaches the baseline's loss"
+    reach = (
+        f"{min(enough):g} of the length reaches the baseline's full-length loss"
+        if enough
+        else "no shorter length tried reaches the baseline's loss"
+    )
     return f"trained shorter: {text}; {reach}"

@@ -60,7 +60,9 @@ class LrRange:
         }
         if ranking.rows:
             return conclusion(self.name, ranking, done, ranking.best, sentence=f"{summary.sentence}; {_checked(ranking)}", detail=detail)
-        found = conclusion(self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail)
+        found = conclusion(
+            self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail
+        )
         return found if summary.lr_max is None else replace(found, chosen=knowledge.start.but(lr=round_lr(summary.lr_max)))
 
     def _ramps(self, k: Knowledge) -> list[TrialSpec]:
@@ -127,7 +129,9 @@ def _checked(ranking: Ranking) -> str:
         return f"all {len(ranking.rows)} short runs around it diverged or failed: lower stages.lr_range.min_lr or look at the data"
     tried = sorted(row.hyperparameters.lr for row in ranking.rows)
     best = ranking.best
-    text = f"of {len(tried)} LRs checked in short runs, {format_number(best.hyperparameters.lr)} is best (loss {format_number(best.val_loss)})"
+    text = (
+        f"of {len(tried)} LRs checked in short runs, {format_number(best.hyperparameters.lr)} is best (loss {format_number(best.val_loss)})"
+    )
     if len(tried) > 1 and best.hyperparameters.lr in (tried[0], tried[-1]):
         text += ", at the edge of what was tried"
     return text

@@ -34,7 +34,9 @@ class Space:
 class Suggest(Protocol):
     """A sampler: proposes `count` hyper-parameter sets in `space`, given earlier records; the same for the same arguments."""
 
-    def __call__(self, start: Hyperparameters, space: Space, done: Sequence[TrialRecord], count: int, seed: int) -> list[Hyperparameters]:
+    def __call__(
+        self, start: Hyperparameters, space: Space, done: Sequence[TrialRecord], count: int, seed: int, /
+    ) -> list[Hyperparameters]:
         """Return the proposals."""
         ...
 
@@ -51,7 +53,7 @@ class Refine:
         """The current best and rounds of proposals on the first seed, then more seeds for those in the race."""
         start = knowledge.short_run(knowledge.start)
         proposed = [start, *(r.spec for r in done if r.spec.repetition == 0 and r.trial_id != start.trial_id)]
-        left = self._affordable(knowledge, done) - (len(proposed) - 1)
+        left = self._affordable(knowledge) - (len(proposed) - 1)
         if left > 0 and self._suggest is not None and all(record.spec.repetition == 0 for record in done):
             space = search_space(knowledge)
             new = self._suggest(knowledge.start, space, done, min(ROUND, left), knowledge.seed + len(proposed))
@@ -71,12 +73,13 @@ class Refine:
         h = chosen.hyperparameters
         found = "the current best stays" if h == knowledge.start else "a proposal goes on"
         sentence = (
-            f"{found} among {len(ranking.rows)} tried jointly: LR {format_number(h.lr)}, batch size {h.batch_size}, momentum {h.momentum:.3g}, "
-            f"weight decay {format_number(h.weight_decay)}, loss {format_number(chosen.val_loss)}{interval(chosen)}"
+            f"{found} among {len(ranking.rows)} tried jointly: LR {format_number(h.lr)}, batch size {h.batch_size}, "
+            f"momentum {h.momentum:.3g}, weight decay {format_number(h.weight_decay)}, "
+            f"loss {format_number(chosen.val_loss)}{interval(chosen)}"
         )
         return conclusion(self.name, ranking, done, chosen, sentence=sentence)
 
-    def _affordable(self, k: Knowledge, done: Sequence[TrialRecord]) -> int:
+    def _affordable(self, k: Knowledge) -> int:
         """Number of proposals: the config's without a search budget, else what the allowance buys after the final seeds."""
         trials = int(k.settings["trials"])
         if k.allowance is None:

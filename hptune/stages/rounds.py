@@ -65,7 +65,7 @@ def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRe
         return affordable
     own = select(done, wanted)
     for repetition in range(1, k.seeds):
-        so_far = candidates([r for r in own if r.spec.repetition < repetition], lambda spec: ())
+        so_far = candidates([r for r in own if r.spec.repetition < repetition], _no_columns)
         racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition]
         following = [repeated(k, spec, repetition) for spec in racing]
         new = [spec for spec in following if spec.trial_id not in known]
@@ -86,6 +86,10 @@ def within(k: Knowledge, specs: Sequence[TrialSpec], done: Sequence[TrialRecord]
             break
         kept.append(spec)
     return kept
+
+
+def _no_columns(_: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:
+    return ()
 
 
 def by_distance(values: Iterable[float], centre: float) -> list[float]:

@@ -71,7 +71,8 @@ class JournalState:
     """What a journal says.
 
     `records`: by trial id, the first of an id counts. `plans` and `conclusions`: the latest of each stage, stages in the order
-    they were first planned or concluded. `calibrations` by `key`, `tasks` by `task_id`: the latest. `others`: the payloads of
+    they were first planned or concluded. `calibrations` by `key`, `tasks` by `task_id`: the latest, and the task a command named last
+    stands last. `others`: the payloads of
     every other kind, in order. Payloads are plain JSON values, without their `kind`. `header` is empty for an empty journal.
     """
 
@@ -117,7 +118,8 @@ class JournalState:
         elif kind == "calibration":
             self.calibrations[_text(payload["key"])] = payload
         elif kind == "task":
-            self.tasks[_text(payload["task_id"])] = payload
+            self.tasks.pop(_text(payload["task_id"]), None)  # the latest task stands last
+            self.tasks[payload["task_id"]] = payload
         else:
             self.others.setdefault(kind, []).append(payload)
 

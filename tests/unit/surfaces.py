@@ -84,7 +84,9 @@ class Surface:
         curve = CurveSummary(
             step=spec.evaluate_at[: len(lrs)], lr=tuple(lrs), train_loss=tuple(losses), val_loss=tuple(losses), metric=(0.5,) * len(lrs)
         )
-        return TrialRecord(spec=spec, status="completed", val_loss=losses[-1] if losses else math.nan, curve=curve, steps=spec.steps, seconds=1.0)
+        return TrialRecord(
+            spec=spec, status="completed", val_loss=losses[-1] if losses else math.nan, curve=curve, steps=spec.steps, seconds=1.0
+        )
 
 
 def knowledge(**changes: object) -> Knowledge:

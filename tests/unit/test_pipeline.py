@@ -11,8 +11,7 @@ import pytest
 from surfaces import Surface
 
 from hptune.config.schema import Experiment
-from hptune.errors import StageFailed
-from hptune.executors.base import Failure
+from hptune.errors import StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
 from hptune.pipeline import Remark, Run, StageConcluded, TrialDone, resume_progress, run_stages
@@ -98,7 +97,9 @@ def test_a_run_stopped_anywhere_ends_the_same(tmp_path: Path, stop_after: int) -
 def test_a_changed_config_reruns_only_what_changed(tmp_path: Path) -> None:
     run_in(tmp_path / "r", Training(), experiment())
     again = Training()
-    run_in(tmp_path / "r", again, experiment(stages={"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 3}}))
+    run_in(
+        tmp_path / "r", again, experiment(stages={"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 3}})
+    )
     assert 0 < len(again.asked) <= 4 + 2, "a third seed of four finalists, and the winner's shorter trainings"
 
 
@@ -110,7 +111,7 @@ def test_a_stage_alone_uses_what_earlier_stages_concluded(tmp_path: Path) -> Non
 
 
 def test_a_stage_in_which_everything_diverges_fails_with_its_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match="lr_range"):
+    with pytest.raises(StageError, match="lr_range"):
         run_in(tmp_path / "r", Training(Surface(diverges_above=0.0)), experiment())
     assert replay(RunLayout(tmp_path / "r").journal).conclusions["lr_range"]["chosen"] is None
 
@@ -137,10 +138,9 @@ def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> Non
             self.workers = 2
 
         def map(self, items: Any) -> Any:
-            for index, outcome in super().map(items):
-                if len(items) > 1 and not isinstance(outcome, Failure):
-                    outcome = TrialOutcome(TrialRecord(spec=outcome.record.spec, status="out_of_memory"), outcome.curve)
-                yield index, outcome
+            for index, found in super().map(items):
+                crowded = TrialOutcome(TrialRecord(spec=found.record.spec, status="out_of_memory"), found.curve)
+                yield index, crowded if len(items) > 1 else found
 
     layout = RunLayout(tmp_path / "r")
     with Journal(layout.journal) as journal:
@@ -161,7 +161,9 @@ def test_equal_time_measures_each_size_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runs", [1, 4, 8, 16, 40])
 def test_a_budget_in_short_runs_is_kept(tmp_path: Path, runs: int) -> None:
-    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": runs}, stages={"batch_size": {"compare": "samples"}, "confirm": False})
+    config = experiment(
+        budget={"epochs": 10, "search_epochs": 2, "search": runs}, stages={"batch_size": {"compare": "samples"}, "confirm": False}
+    )
     events = run_in(tmp_path / "r", Training(), config)
     spent = sum(e.record.spec.samples for e in events if isinstance(e, TrialDone)) / (2 * 1280)
     assert spent <= runs + 1
@@ -170,7 +172,9 @@ def test_a_budget_in_short_runs_is_kept(tmp_path: Path, runs: int) -> None:
 
 
 def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: Path) -> None:
-    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "60s"}, stages={"batch_size": {"compare": "samples"}, "confirm": False})
+    config = experiment(
+        budget={"epochs": 10, "search_epochs": 2, "search": "60s"}, stages={"batch_size": {"compare": "samples"}, "confirm": False}
+    )
     now = [0.0]
 
     class Slow(Training):

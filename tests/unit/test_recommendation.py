@@ -24,7 +24,11 @@ def test_without_conclusions_the_baseline_stays() -> None:
 
 
 def test_each_stage_settles_its_own_values_in_the_order_of_the_method() -> None:
-    conclusions = [concluded("weight_decay", weight_decay=1e-3), concluded("lr_range", lr=0.4), concluded("batch_size", batch_size=128, lr=0.6)]
+    conclusions = [
+        concluded("weight_decay", weight_decay=1e-3),
+        concluded("lr_range", lr=0.4),
+        concluded("batch_size", batch_size=128, lr=0.6),
+    ]
     h, sources = settle(conclusions, START)
     assert h == START.but(lr=0.6, batch_size=128, weight_decay=1e-3)
     assert sources == {
@@ -102,7 +106,10 @@ def test_an_unconfirmed_recommendation_is_carried_over_and_says_so() -> None:
 
 def test_what_confirm_chose_is_final() -> None:
     final = Conclusion(
-        stage="confirm", sentence="", chosen=START.but(lr=0.4, weight_decay=3e-4), detail={"winner": "short_run_best", "better": True, "gain": {"ratio": 0.8}}
+        stage="confirm",
+        sentence="",
+        chosen=START.but(lr=0.4, weight_decay=3e-4),
+        detail={"winner": "short_run_best", "better": True, "gain": {"ratio": 0.8}},
     )
     found = recommended(concluded("lr_range", lr=0.4), concluded("weight_decay", weight_decay=3e-4), final)
     assert found.hyperparameters == final.chosen

@@ -35,7 +35,9 @@ def diverged(spec: TrialSpec) -> TrialRecord:
 def test_knowledge_survives_json() -> None:
     import json
 
-    k = knowledge(settings=RANGE, sources=(("lr", "baseline"),), speeds=((32, 0.8), (64, 1.0)), history=("a",), noise=Noise(sum_squares=1.5, df=3))
+    k = knowledge(
+        settings=RANGE, sources=(("lr", "baseline"),), speeds=((32, 0.8), (64, 1.0)), history=("a",), noise=Noise(sum_squares=1.5, df=3)
+    )
     assert Knowledge.from_json(json.loads(json.dumps(k.to_json()))) == k
 
 
@@ -93,7 +95,7 @@ def test_lr_range_goes_further_while_the_best_lr_is_at_the_edge() -> None:
 
 def test_lr_range_goes_down_when_everything_it_checks_diverges() -> None:
     k = knowledge(settings=RANGE)
-    done, _ = go(LrRange(), k, lambda spec: Surface(lr=0.001, diverges_above=0.009)(spec))
+    done, _ = go(LrRange(), k, Surface(lr=0.001, diverges_above=0.009))
     conclusion = LrRange().conclude(k, done)
     assert conclusion.chosen is not None
     assert conclusion.chosen.lr <= 0.009
@@ -358,7 +360,9 @@ def test_refine_without_any_usable_run() -> None:
 
 
 def test_search_space_is_a_box_around_the_start() -> None:
-    space = search_space(knowledge(start=START.but(momentum=0.995, weight_decay=0.0), speeds=((32, 1.0), (64, 1.0), (128, 1.0), (256, 1.0))))
+    space = search_space(
+        knowledge(start=START.but(momentum=0.995, weight_decay=0.0), speeds=((32, 1.0), (64, 1.0), (128, 1.0), (256, 1.0)))
+    )
     assert space.lr == (0.025, 0.4)
     assert space.weight_decay == (1e-6, 1e-4)
     assert space.slack == pytest.approx((0.005, 0.01))
