@@ -1,0 +1,117 @@
+"""`hptune` and `python -m hptune`: run a command, answer every mistake with one message and the right exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import typer
+
+from hptune.cli import interruption
+from hptune.errors import HptuneError
+
+USAGE = 2
+
+
+def main() -> int:
+    """Run the process's command line and return its exit status."""
+    verbose = "--verbose" in sys.argv
+    with _process_settings(verbose):
+        try:
+            return _run(sys.argv[1:])
+        except HptuneError as error:
+            _say_error(str(error), error, verbose)
+            return error.exit_status
+        except BrokenPipeError:
+            _let_go_of_output()
+            return 1
+        except (KeyboardInterrupt, typer.Abort):
+            print("\ninterrupted", file=sys.stderr)
+            return interruption.INTERRUPTED
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}".rstrip(": ")
+            advice = "please report this" if verbose else "run again with --verbose for the traceback, and please report it"
+            _say_error(f"internal error: {detail}; {advice}", error, verbose)
+            return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from hptune.cli.app import app
+
+    try:
+        status = typer.main.get_command(app).main(args=list(arguments), prog_name="hptune", standalone_mode=False)
+    except Exception as error:
+        message = usage_message(error)
+        if message is None:
+            raise
+        if message:
+            print(f"{_command_path(error)}: {message}", file=sys.stderr)
+        return USAGE
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
+
+
+def usage_message(error: Exception) -> str | None:
+    """One line on a mistake of the command line, with what was probably meant; None for any other error.
+
+    The parser's own classes lie elsewhere from one version of typer to the next; `format_message` is what they have in common.
+    """
+    format_message = getattr(error, "format_message", None)
+    if format_message is None:
+        return None
+    possible = getattr(error, "possibilities", None)
+    text = " ".join(str(error.args[0] if possible else format_message()).split()).rstrip(".").replace(". Did you", "; did you")
+    text = text[:1].lower() + text[1:]
+    return f"{text}; did you mean {' or '.join(sorted(possible))}?" if possible else text
+
+
+def _command_path(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return str(getattr(context, "command_path", "hptune"))
+
+
+def _say_error(message: str, error: BaseException, verbose: bool) -> None:
+    if verbose:
+        traceback.print_exception(error)
+    print(f"error: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _process_settings(verbose: bool) -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C; what a terminal cannot show is replaced; warnings of libraries stay out of sight."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    silence = not verbose and not sys.warnoptions
+    try:
+        with warnings.catch_warnings():
+            if silence:
+                warnings.simplefilter("ignore")
+                os.environ["PYTHONWARNINGS"] = "ignore"  # for worker processes
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if silence:
+            del os.environ["PYTHONWARNINGS"]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _let_go_of_output() -> None:
+    """Nobody reads any more: let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

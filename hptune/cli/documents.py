@@ -1,0 +1,87 @@
+"""What --json prints: a run, a list of runs, as plain JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hptune.report.tables import stage_rows
+
+if TYPE_CHECKING:
+    from hptune.report.run import Run, StageResult
+    from hptune.trial import TrialRecord
+
+
+OUTCOME = (
+    "status",
+    "val_loss",
+    "metric",
+    "best_val_loss",
+    "best_metric",
+    "train_loss",
+    "test_loss",
+    "test_metric",
+    "steps",
+    "samples",
+    "seconds",
+    "device",
+    "error",
+)
+"""What --json says of a full training, as in its record."""
+
+
+def run_document(run: Run, stages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Everything the terminal shows of a run, or of some of its `stages`; tables have the columns of `tables/<stage>.csv`."""
+    shown = [stage for stage in run.stages if not stages or stage.name in stages]
+    return {
+        "name": run.name,
+        "run_dir": str(run.layout.root),
+        "state": run.state,
+        "stages": {stage.name: _stage(stage) for stage in shown},
+        "recommendation": recommendation_document(run),
+        "notes": list(run.notes),
+    }
+
+
+def recommendation_document(run: Run) -> dict[str, Any] | None:
+    """The recommendation with where it is written; None before there is one."""
+    if run.recommendation is None:
+        return None
+    found = asdict(run.recommendation)
+    return {**found, "sources": dict(run.recommendation.sources), "file": str(run.layout.recommended)}
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """One run of a list; `best_loss` is the lowest validation loss in the tables of its stages."""
+    losses = [row.val_loss for stage in run.stages if stage.conclusion for row in stage.conclusion.rows if row.val_loss == row.val_loss]
+    return {
+        "run_dir": str(run.layout.root),
+        "name": run.name,
+        "state": run.state,
+        "stages_done": [stage.name for stage in run.stages if stage.finished],
+        "confirmed": run.recommendation is not None and run.recommendation.confirmed,
+        "trials": len(run.records),
+        "best_loss": min(losses, default=None),
+        "recommendation": asdict(run.recommendation.hyperparameters) if run.recommendation else None,
+    }
+
+
+def training_document(record: TrialRecord, run_dir: str, weights: str) -> dict[str, Any]:
+    """The outcome of a full training."""
+    outcome = {name: getattr(record, name) for name in OUTCOME}
+    return {"run_dir": run_dir, "weights": weights, **outcome, "hyperparameters": asdict(record.spec.hyperparameters)}
+
+
+def _stage(stage: StageResult) -> dict[str, Any]:
+    found = stage.conclusion
+    return {
+        "state": stage.state,
+        "trials": len(stage.records),
+        "planned": stage.planned,
+        "sentence": found.sentence if found else None,
+        "notes": list(found.notes) if found else [],
+        "chosen": asdict(found.chosen) if found and found.chosen else None,
+        "samples": found.samples if found else 0,
+        "seconds": found.seconds if found else 0.0,
+        "table": stage_rows(found),
+    }

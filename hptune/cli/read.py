@@ -1,0 +1,172 @@
+"""Commands that read a run directory and train nothing: `recommend`, `show`, `runs`, `report`, `export`. None imports torch."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hptune.cli.options import ConfigOptions, OptionalRunDir, Options, OutputOptions, RunDirectory, Sets, spread_options
+from hptune.errors import HptuneError, InputError, RunDirectoryError
+
+if TYPE_CHECKING:
+    from hptune.cli.console import Console
+    from hptune.config.loader import LoadedConfig
+    from hptune.report.run import Run
+
+Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
+Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
+Target = Annotated[
+    str, typer.Option("--to", metavar="NAME", help="pytorch, lightning, fastai, huggingface, timm or optuna.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("recommend", epilog="Example: hptune recommend digits.yaml")(recommend)
+    app.command("show", epilog="Example: hptune show runs/digits --stage weight_decay")(show)
+    app.command("runs", epilog="Example: hptune runs --json")(runs)
+    app.command("report", epilog="Example: hptune report runs/digits")(report)
+    app.command("export", epilog="Example: hptune export runs/digits --to lightning")(export)
+
+
+@spread_options
+def recommend(source: Source, options: OutputOptions, run_dir: OptionalRunDir = None, sets: Sets = None) -> None:
+    """Rank what was run so far; write recommended.yaml and the tables. Trains nothing."""
+    from hptune import report as reports
+    from hptune.cli.documents import run_document
+    from hptune.cli.summary import show_recommendation
+
+    console = options.console()
+    if source.is_dir():
+        if run_dir is not None:
+            raise InputError(f"give a config with --run-dir, or the run directory alone: {source} is a folder")
+        run = load_run(source)
+    else:
+        loaded = ConfigOptions(sets=sets).load(source)
+        run = _run_of(source, loaded, run_dir)
+        _note_differences(source, loaded, run, console)
+    if run.recommendation is None:
+        raise HptuneError(f"{run.layout.root}: nothing to recommend yet, no stage is finished (hptune run does them all)")
+    reports.write_results(run)
+    for note in run.notes:
+        console.say(f"note: {note}", "yellow")
+    show_recommendation(run, console)
+    if options.json:
+        console.document(run_document(run))
+
+
+@spread_options
+def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> None:
+    """Show the tables of a run."""
+    from hptune.cli.documents import run_document
+    from hptune.cli.summary import show_recommendation, show_stages
+
+    console = options.console()
+    run = load_run(run_dir)
+    stages = [run.stage(_stage_name(stage, run))] if stage is not None else list(run.stages)
+    if options.json:
+        console.document(run_document(run, tuple(found.name for found in stages)))
+        return
+    console.say(f"{run.name}: {run.state}, {len(run.records)} trials in {run.layout.root}")
+    for note in run.notes:
+        console.say(f"note: {note}", "yellow")
+    show_stages(run, stages, console)
+    if stage is None:
+        show_recommendation(run, console)
+
+
+@spread_options
+def runs(options: OutputOptions, folder: Folder = Path("runs")) -> None:
+    """List the run directories in a folder."""
+    from hptune.cli.documents import run_summary
+    from hptune.cli.results import runs_table
+    from hptune.report import load
+
+    console = options.console()
+    if not folder.is_dir() and folder != Path("runs"):
+        raise InputError(f"{folder} is no folder")
+    summaries: list[dict[str, Any]] = []
+    for root in _run_directories(folder):
+        try:
+            summaries.append(run_summary(load(root)))
+        except RunDirectoryError as error:
+            summaries.append({"run_dir": str(root), "name": root.name, "state": "unreadable", "error": str(error)})
+    if options.json:
+        console.document(summaries)
+    elif summaries:
+        console.table(runs_table(summaries))
+    else:
+        console.say(f"no run directories in {folder}")
+
+
+@spread_options
+def report(run_dir: RunDirectory, options: Options) -> None:
+    """Write report.html and the PNG figures, from the run directory alone."""
+    from hptune import report as reports
+    from hptune.cli.summary import shown
+
+    run = load_run(run_dir)
+    reports.write_report(run)
+    options.console().say(f"wrote {shown(run.layout.report)} and {shown(run.layout.figures)}")
+
+
+@spread_options
+def export(run_dir: RunDirectory, to: Target, options: Options) -> None:
+    """Print the recommendation in another tool's own form, on standard output."""
+    from hptune.report.export import export as export_text
+
+    options.console().output(export_text(load_run(run_dir), to))
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory given on the command line. Raises InputError where it is none, with one that was probably meant."""
+    from hptune.report import load
+    from hptune.store.layout import is_run_directory
+
+    if not is_run_directory(path):
+        if path.is_file():
+            raise InputError(f"{path} is a file, and this command needs a run directory, such as runs/{path.stem}")
+        near = difflib.get_close_matches(path.name, [root.name for root in _run_directories(path.parent)], n=1)
+        meant = f"; did you mean {path.parent / near[0]}?" if near else "; hptune runs lists those there are"
+        raise InputError(f"{path} is no run directory{meant}")
+    return load(path)
+
+
+def _run_of(source: Path, loaded: LoadedConfig, run_dir: Path | None) -> Run:
+    from hptune.session import default_run_dir
+    from hptune.store.layout import is_run_directory
+
+    root = run_dir or default_run_dir(loaded.experiment)
+    if not is_run_directory(root):
+        raise InputError(f"{root} holds no run of {source} yet: hptune run {source} makes one, --run-dir names another")
+    return load_run(root)
+
+
+def _note_differences(source: Path, loaded: LoadedConfig, run: Run, console: Console) -> None:
+    from hptune.cli.results import differing_keys
+
+    if run.loaded is None:
+        return
+    keys = differing_keys(loaded.experiment.model_dump(), run.loaded.experiment.model_dump())
+    if keys:
+        console.say(f"note: {source} differs from what was run in {', '.join(keys)}; the recommendation is of what was run", "yellow")
+
+
+def _run_directories(folder: Path) -> list[Path]:
+    from hptune.store.layout import is_run_directory
+
+    if is_run_directory(folder):
+        return [folder]
+    return sorted(root for root in folder.iterdir() if is_run_directory(root)) if folder.is_dir() else []
+
+
+def _stage_name(given: str, run: Run) -> str:
+    """The stage as the command line or a table names it: `wd`, `weight-decay` and `weight_decay` are one."""
+    from hptune.cli.search import STAGES_BY_WORD
+
+    names = {stage.name for stage in run.stages}
+    return given if given in names else STAGES_BY_WORD.get(given.replace("_", "-"), given.replace("-", "_"))

@@ -1,0 +1,91 @@
+"""Commands before a run: `init` writes a config, `check` says what it would do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hptune.cli import words
+from hptune.cli.options import ConfigOptions, Options, spread_options
+from hptune.errors import InputError
+
+if TYPE_CHECKING:
+    from hptune.cli.console import Console
+    from hptune.estimate import Check
+
+OptionalConfig = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
+Destination = Annotated[Path, typer.Argument(metavar="FILE", help="The config to write.")]
+Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help="digits, mnist, cifar10, image-folder, arrays or custom.")]
+Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors; needs no CONFIG.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("init", epilog="Example: hptune init my.yaml --preset cifar10")(init)
+    app.command("check", epilog="Example: hptune check digits.yaml --set budget.epochs=10")(check)
+
+
+@spread_options
+def init(options: Options, file: Destination = Path("hptune.yaml"), preset: Preset = "digits") -> None:
+    """Write a commented starter config. An existing file is never overwritten."""
+    from hptune.config.presets import preset_files
+    from hptune.store.layout import write_atomic
+
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name the config to write in it, such as {file / 'hptune.yaml'}")
+    config, *companions = preset_files(preset).items()
+    targets = {file: config[1], **{file.parent / name: text for name, text in companions}}
+    for target in targets:
+        if target.exists():
+            raise InputError(f"{target} exists and is not overwritten: give another FILE, or remove it")
+    console = options.console()
+    for target, text in targets.items():
+        write_atomic(target, text)
+        console.say(f"wrote {target}")
+    console.verbatim(words.next_commands([["check", str(file)], ["run", str(file)]]))
+
+
+@spread_options
+def check(options: ConfigOptions, config: OptionalConfig = None, schema: Schema = False) -> None:
+    """Validate a config, build data and model, and estimate what a run costs from a few real steps. Trains nothing more."""
+    from hptune.cli.console import output_reserved
+
+    console = options.console()
+    if schema:
+        from hptune.config.schema import json_schema
+
+        console.document(json_schema())
+        return
+    if config is None:
+        raise InputError("hptune check needs a CONFIG (or --schema)")
+    loaded = options.load(config)
+    with options.blamed(loaded), output_reserved(options.json):
+        from hptune.estimate import check as examine
+
+        found = examine(loaded)
+    if options.run_dir is not None:
+        found = replace(found, run_dir=str(options.run_dir))
+    if options.json:
+        console.document(asdict(found))
+        return
+    _show(found, console)
+    console.verbatim(words.next_commands([["run", str(config), *options.repeated()]]))
+
+
+def _show(found: Check, console: Console) -> None:
+    from hptune.cli.results import estimate_table, facts_line
+
+    console.say(found.name, "bold")
+    console.say(facts_line(found))
+    if found.user_code:
+        console.say(f"runs your code: {', '.join(found.user_code)}")
+    for note in found.notes:
+        console.say(f"note: {note}", "yellow")
+    console.table(estimate_table(found))
+    workers = words.count(found.workers, "worker")
+    trials = words.count(sum(stage.trials for stage in found.stages), "trial")
+    console.say(f"{trials}, about {words.duration(found.seconds)} with {workers}; what the stages find may change it", "bold")
+    console.say(f"run directory: {found.run_dir}")

@@ -1,0 +1,117 @@
+"""How the program speaks: labels, numbers, durations, and the sentences between the stages' own. Pure text."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hptune.analysis.wording import format_number
+
+if TYPE_CHECKING:
+    from hptune.stages.base import Knowledge
+    from hptune.trial import Hyperparameters
+
+TITLES = {
+    "lr_range": "LR range test",
+    "batch_size": "batch size",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "refine": "joint refinement",
+    "confirm": "confirmation at full length",
+}
+LABELS = {
+    "lr": "LR",
+    "batch_size": "batch size",
+    "momentum": "momentum",
+    "momentum_min": "momentum minimum",
+    "weight_decay": "weight decay",
+}
+BARS = "▁▂▃▄▅▆▇█"
+BAR = 20  # characters of a progress bar
+
+
+def title(stage: str) -> str:
+    """What people call a stage; the stage of a key sweep is its key."""
+    return TITLES.get(stage, stage)
+
+
+def number(value: float | int | str | None) -> str:
+    """Three or four significant digits; nothing for what was not measured."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return format_number(value)
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds as a clock shows them: `0:42`, `1:02:03`."""
+    whole = max(0, math.ceil(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """An amount of time to plan by: `8 s`, `3 min`, `1.5 h`, `2.1 days`."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.2g} min" if seconds < 570 else f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.2g} h" if hours < 48 else f"{hours / 24:.3g} days"
+
+
+def bar(done: int, total: int) -> str:
+    """How much of `total` is done, as a bar."""
+    filled = round(BAR * done / total) if total else 0
+    return "━" * filled + "╌" * (BAR - filled)
+
+
+def hyperparameters(h: Hyperparameters) -> dict[str, str]:
+    """Name -> `LR 0.1` and the like; momentum with the minimum it falls to."""
+    momentum = number(h.momentum) + (f" to {number(h.momentum_min)}" if h.momentum_min != h.momentum else "")
+    values = {"lr": number(h.lr), "batch_size": str(h.batch_size), "momentum": momentum, "weight_decay": number(h.weight_decay)}
+    return {name: f"{LABELS[name]} {value}" for name, value in values.items()}
+
+
+def starts_from(knowledge: Knowledge) -> str:
+    """Which value came from where, in one line."""
+    origin = dict(knowledge.sources)
+    groups: dict[str, list[str]] = {}
+    for name, text in hyperparameters(knowledge.start).items():
+        groups.setdefault(origin.get(name, "baseline"), []).append(text)
+    named = {"baseline": "the config's baseline"}
+    return "from " + "; ".join(f"{', '.join(texts)} ({named.get(source, title(source))})" for source, texts in groups.items())
+
+
+def range_plot(ranges: Sequence[Mapping[str, Sequence[float]]], suggested: float | None) -> list[str]:
+    """The mean validation loss of the ramps over the LR, as bars: two lines, the second the axis. Nothing without two points."""
+    shortest = min((len(series["lr"]) for series in ranges), default=0)
+    rates = [ranges[0]["lr"][i] for i in range(shortest)]
+    means = [sum(series["val_loss"][i] for series in ranges) / len(ranges) for i in range(shortest)]
+    points = [(lr, loss) for lr, loss in zip(rates, means, strict=True) if math.isfinite(loss) and loss > 0]
+    if len(points) < 2:
+        return []
+    first = points[0][1]
+    heights = [math.log(min(loss, 1.5 * first)) for _, loss in points]  # a diverging end must not flatten the rest
+    low, high = min(heights), max(heights)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    bars = "".join(BARS[round((height - low) * scale)] * 2 for height in heights)
+    left, right = number(points[0][0]), number(points[-1][0])
+    axis = list(left.ljust(len(bars) - len(right)) + right)
+    if suggested is not None:
+        at = 2 * min(range(len(points)), key=lambda i: abs(math.log(points[i][0] / suggested)))
+        mark = f"^{number(suggested)}"
+        if len(left) < at and at + len(mark) < len(bars) - len(right):
+            axis[at : at + len(mark)] = mark
+    return [f"val loss  {bars}", f"LR        {''.join(axis)}"]
+
+
+def next_commands(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Commands to type next, quoted for a shell."""
+    return ["next:", *(f"  {shlex.join(['hptune', *command])}" for command in commands)]

@@ -1,0 +1,147 @@
+"""Commands that read a run directory, and those that write and check a config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Hptune
+from test_search_commands import strict
+
+
+def test_show_prints_every_table_and_the_recommendation(hptune: Hptune, run_dir: Path) -> None:
+    answer = hptune("show", run_dir)
+    assert (answer.status, answer.err) == (0, "")
+    for text in ("LR range test", "weight decay 0.001 goes on", "joint refinement", "baseline", "recommended"):
+        assert text in answer.out
+
+
+@pytest.mark.parametrize("given", ["weight_decay", "weight-decay", "wd"])
+def test_show_of_one_stage(hptune: Hptune, run_dir: Path, given: str) -> None:
+    answer = hptune("show", run_dir, "--stage", given)
+    assert "weight decay 0.001 goes on" in answer.out
+    assert "joint refinement" not in answer.out
+
+
+def test_show_as_json_is_strict_and_matches_the_tables_on_disk(hptune: Hptune, run_dir: Path) -> None:
+    document = strict(hptune("show", run_dir, "--json").out)
+    header, first = (run_dir / "tables" / "momentum.csv").read_text().splitlines()[:2]
+    table = document["stages"]["momentum"]["table"]
+    assert list(table[0]) == header.split(",")
+    assert str(table[0]["val_loss"]) in first
+    assert document["state"] == "finished"
+
+
+def test_nothing_is_written_by_showing(hptune: Hptune, run_dir: Path, project: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in project.rglob("*"))
+    for words in (["show", run_dir], ["runs"], ["export", run_dir, "--to", "optuna"]):
+        assert hptune(*words).status == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in project.rglob("*")) == before
+
+
+def test_runs_lists_good_and_damaged_runs(hptune: Hptune, run_dir: Path, project: Path) -> None:
+    broken = project / "runs" / "broken"
+    shutil.copytree(run_dir, broken)
+    lines = (broken / "journal.jsonl").read_text().splitlines()
+    (broken / "journal.jsonl").write_text("\n".join([lines[0], "damaged", *lines[1:]]) + "\n")
+    rows = {row["name"]: row for row in strict(hptune("runs", "--json").out)}
+    assert (rows["made up"]["state"], rows["made up"]["confirmed"], len(rows["made up"]["stages_done"])) == ("finished", True, 6)
+    assert (rows["broken"]["state"], "line 2" in rows["broken"]["error"]) == ("unreadable", True)
+    table = hptune("runs").out
+    assert "finished" in table
+    assert "unreadable" in table
+
+
+def test_runs_where_there_are_none(hptune: Hptune) -> None:
+    answer = hptune("runs")
+    assert (answer.status, answer.out) == (0, "no run directories in runs\n")
+    assert strict(hptune("runs", "--json").out) == []
+
+
+@pytest.mark.parametrize("by", ["config", "directory"])
+def test_recommend_rebuilds_what_can_be_rebuilt(hptune: Hptune, run_dir: Path, by: str) -> None:
+    shutil.rmtree(run_dir / "tables")
+    answer = hptune("recommend", "c.yaml" if by == "config" else run_dir)
+    assert (answer.status, answer.err) == (0, "")
+    assert (run_dir / "recommended.yaml").exists()
+    assert (run_dir / "tables" / "recommendation.csv").exists()
+    assert "differs" not in answer.out
+
+
+def test_recommend_says_where_the_config_has_moved_on(hptune: Hptune, run_dir: Path, project: Path) -> None:
+    text = (project / "c.yaml").read_text()
+    (project / "c.yaml").write_text(text.replace("trials: 2", "trials: 3") + "seeds: 4\n")
+    answer = hptune("recommend", "c.yaml")
+    assert "note: c.yaml differs from what was run in seeds, stages.refine.trials;" in answer.out
+
+
+def test_recommend_before_any_stage_is_finished_fails(hptune: Hptune, run_dir: Path) -> None:
+    journal = run_dir / "journal.jsonl"
+    journal.write_text("".join(line for line in journal.read_text().splitlines(keepends=True) if '"conclusion"' not in line))
+    answer = hptune("recommend", run_dir)
+    assert answer.status == 1
+    assert "nothing to recommend yet" in answer.err
+
+
+def test_report_is_written_from_the_directory_alone(hptune: Hptune, run_dir: Path) -> None:
+    assert hptune("report", run_dir).status == 0
+    assert (run_dir / "report.html").exists()
+    assert list((run_dir / "figures").glob("*.png"))
+
+
+def test_export_prints_the_text_alone(hptune: Hptune, run_dir: Path) -> None:
+    answer = hptune("export", run_dir, "--to", "pytorch")
+    assert (answer.status, answer.err) == (0, "")
+    compile(answer.out, "export.py", "exec")
+
+
+def test_init_writes_a_commented_config_that_loads(hptune: Hptune, project: Path) -> None:
+    from hptune.config.loader import load_config
+
+    answer = hptune("init", "new.yaml", "--preset", "mnist")
+    assert "hptune check new.yaml" in answer.out
+    assert "#" in (project / "new.yaml").read_text()
+    assert load_config(project / "new.yaml").experiment.data.name == "mnist"
+
+
+def test_init_writes_a_presets_companion_and_spares_what_is_there(hptune: Hptune, project: Path) -> None:
+    assert hptune("init", "own.yaml", "--preset", "custom").status == 0
+    companion = next(project.glob("*.py"))
+    companion.write_text("mine")
+    answer = hptune("init", "other.yaml", "--preset", "custom")
+    assert (answer.status, companion.read_text(), (project / "other.yaml").exists()) == (2, "mine", False)
+
+
+def test_the_schema_needs_no_config(hptune: Hptune) -> None:
+    schema = strict(hptune("check", "--schema").out)
+    assert {"data", "model", "stages"} <= set(schema["properties"])
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hptune.estimate import Check, StageEstimate
+
+    stage = StageEstimate(stage="lr_range", trials=12, steps=1200, samples=76800, seconds=90.0)
+    found = Check(
+        name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32", train_samples=1280,
+        val_samples=320, test_samples=0, classes=0, parameters=1, workers=2, seconds_per_step=float("nan"), stages=(stage,), seconds=90.0,
+        user_code=("mine.py:load",), notes=("a note",),
+    )  # fmt: skip
+    monkeypatch.setattr("hptune.estimate.check", lambda loaded: found)
+
+
+@pytest.mark.usefixtures("checked")
+def test_check_tells_cost_and_whose_code_runs(hptune: Hptune) -> None:
+    out = hptune("check", "c.yaml", "--set", "seed=1", "--seeds", "3").out
+    for text in ("regression", "1 parameter;", "mine.py:load", "note: a note", "LR range test", "1,200", "90 s", "2 workers"):
+        assert text in out
+    assert "hptune run c.yaml --set seed=1 --seeds 3" in out, "what to type next keeps the options"
+
+
+@pytest.mark.usefixtures("checked")
+def test_check_as_json(hptune: Hptune) -> None:
+    document: dict[str, Any] = json.loads(hptune("check", "c.yaml", "--json", "--run-dir", "there").out)
+    assert (document["seconds_per_step"], document["run_dir"], document["stages"][0]["trials"]) == (None, "there", 12)
