@@ -54,7 +54,9 @@ class Console:
             self.terminal.print(Text(line, style=style), soft_wrap=True)
 
     def table(self, table: Table) -> None:
-        """Print a table, within the terminal's width; whole where there is no terminal."""
+        """Print a table, within the terminal's width; whole where there is no terminal; nothing without rows."""
+        if not table.rows:
+            return
         if not self.terminal.is_terminal:
             self.verbatim(table.fitted(sys.maxsize).lines())
             return

@@ -182,6 +182,11 @@ def test_quiet_prints_conclusions_alone(capsys: pytest.CaptureFixture[str]) -> N
     assert printed(EVENTS, quiet=True, capsys=capsys) == "weight decay 1 goes on\nnote: at the edge\n"
 
 
+def test_a_stage_without_candidates_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = [StageConcluded(conclusion=conclusion(count=0))]
+    assert printed(events, quiet=False, capsys=capsys) == "weight decay 1 goes on\n"
+
+
 def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     def output() -> str:
         console = Console()

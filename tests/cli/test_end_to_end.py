@@ -1,0 +1,155 @@
+"""The program from outside, with real trainings: what a user types and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hptune.errors import LockedError
+from hptune.store.layout import RunLayout, hold_lock
+
+TINY = """
+name: tiny
+data: {name: digits, limit: 400}
+model: {name: mlp, args: {hidden: [16]}}
+baseline: {lr: 0.02, batch_size: 32}
+budget: {epochs: 3, search_epochs: 1}
+stages:
+  batch_size: {values: [32, 64], compare: samples}
+  momentum: {values: [0.95, 0.9]}
+  weight_decay: {values: [1e-2, 1e-4], bisect: false}
+  refine: {trials: 2}
+  confirm: {seeds: 3, finalists: 1}
+device: cpu
+executor: {name: serial}
+"""
+
+
+def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "hptune", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def hptune(folder: Path, *arguments: object, status: int = 0) -> tuple[str, str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == status, err or out
+    assert "Traceback" not in err + out
+    return out, err
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def lasting(run: Path) -> dict[str, object]:
+    """What no interruption, worker or order may change."""
+    timing = ("seconds", "samples_per_second")
+    tables = {
+        path.relative_to(run).as_posix(): [{k: v for k, v in row.items() if k not in timing} for row in rows(path)]
+        for folder in ("tables", "curves")
+        for path in sorted((run / folder).glob("*.csv"))
+    }
+    return {**tables, "recommended.yaml": (run / "recommended.yaml").read_text()}
+
+
+def trials(run: Path) -> list[dict[str, object]]:
+    return [r for r in map(json.loads, (run / "journal.jsonl").read_text().splitlines()) if r["kind"] == "trial"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a whole run")
+    (folder / "c.yaml").write_text(TINY)
+    hptune(folder, "run", "c.yaml")
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
+    run = finished / "runs" / "tiny"
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    stages = ("lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm")
+    assert {"config.yaml", "environment.json", "journal.jsonl", "recommended.yaml", "report.html"} <= names
+    assert {f"tables/{stage}.{suffix}" for stage in stages for suffix in ("csv", "md")} <= names
+    assert {f"curves/{trial['trial_id']}.csv" for trial in trials(run)} <= names
+    assert "figures/lr_range.png" in names
+
+
+def test_the_same_command_again_trains_nothing(finished: Path) -> None:
+    run = finished / "runs" / "tiny"
+    before, journal = lasting(run), (run / "journal.jsonl").read_bytes()
+    hptune(finished, "run", "c.yaml")
+    assert (run / "journal.jsonl").read_bytes() == journal
+    assert lasting(run) == before
+
+
+def test_what_was_recommended_can_be_trained_and_says_where_its_weights_are(finished: Path) -> None:
+    out, err = hptune(finished, "train", "runs/tiny/recommended.yaml")
+    weights = finished / "runs" / "tiny-recommended" / "checkpoints" / "weights.pt"
+    assert weights.stat().st_size > 0
+    assert "weights.pt" in out + err
+    out, err = hptune(finished, "train", "runs/tiny/recommended.yaml")
+    assert "done already" in out + err
+
+
+def wait_for_trials(run: Path, count: int, process: subprocess.Popen[str]) -> None:
+    journal = run / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"kind": "trial"') >= count):
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be stopped"
+
+
+def test_a_killed_run_of_two_workers_continues_to_what_one_process_gives(finished: Path) -> None:
+    command = ("run", "c.yaml", "--run-dir", "killed", "--executor", "process", "--workers", 2, "--quiet")
+    process = start(finished, *command)
+    wait_for_trials(finished / "killed", 9, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    with (finished / "killed" / "journal.jsonl").open("a") as journal:
+        journal.write('{"kind": "trial", "torn')
+    hptune(finished, *command)
+    assert lasting(finished / "killed") == lasting(finished / "runs" / "tiny")
+    assert len({trial["worker"] for trial in trials(finished / "killed")}) >= 2
+
+
+def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stopped(finished: Path) -> None:
+    process = start(finished, "run", "c.yaml", "--run-dir", "a held one")
+    wait_for_trials(finished / "a held one", 1, process)
+    with pytest.raises(LockedError, match=f"process {process.pid} "), hold_lock(RunLayout(finished / "a held one")):
+        pass
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run c.yaml --run-dir 'a held one'" in err
+
+
+def test_a_stage_alone_and_then_any_other_key(finished: Path) -> None:
+    hptune(finished, "lr-range", "c.yaml", "--run-dir", "stages", "--quiet")
+    out, _ = hptune(finished, "sweep", "model.args.dropout", "c.yaml", "--values", "0,0.2", "--run-dir", "stages", "--json")
+    json.loads(out)
+    table = rows(finished / "stages" / "tables" / "model.args.dropout.csv")
+    assert {row["dropout"] for row in table} == {"0", "0.2"}
+
+
+def test_sweeping_what_changes_no_training_is_refused(finished: Path) -> None:
+    _, err = hptune(finished, "sweep", "executor.workers", "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
+    assert "changes no single training" in err
+
+
+def test_check_estimates_and_writes_nothing(finished: Path) -> None:
+    before = set(finished.iterdir())
+    out, _ = hptune(finished, "check", "c.yaml", "--json")
+    found = json.loads(out)
+    assert [stage["stage"] for stage in found["stages"]] == ["lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm"]
+    assert all(stage["trials"] > 0 and stage["seconds"] > 0 for stage in found["stages"][:1])
+    assert found["seconds"] > 0
+    assert set(finished.iterdir()) == before
