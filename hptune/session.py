@@ -93,6 +93,8 @@ class Session:
         if spec.trial_id not in self.journal.state.records:
             write_curve(self.layout, spec.trial_id, outcome.curve)
             self.journal.append("trial", outcome.record.to_json())
+        if outcome.record.status == "completed":
+            self.journal.append("weights", {"trial_id": spec.trial_id})
         return outcome
 
     def train_spec(self) -> TrialSpec:
@@ -102,8 +104,10 @@ class Session:
         return knowledge.run(chosen, epochs=self.experiment.budget.epochs, repetition=0, test=self.task.test_samples > 0)
 
     def trained(self) -> TrialRecord | None:
-        """The record of a finished training of this specification, if the weights are still there."""
-        return self.journal.state.records.get(self.train_spec().trial_id) if self.layout.weights.exists() else None
+        """The record of a finished training of this specification, if the weights on disk are its own."""
+        latest = self.journal.state.others.get("weights", [{}])[-1].get("trial_id")
+        own = self.train_spec().trial_id
+        return self.journal.state.records.get(own) if latest == own and self.layout.weights.exists() else None
 
     def finish(self) -> report.Run:
         """Write tables, recommended config, figures and report; return the run as it now reads."""

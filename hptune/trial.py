@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from hptune.schedules import Schedule
@@ -93,7 +94,7 @@ class TrialSpec:
     @property
     def trial_id(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON of all fields."""
-        return content_hash(asdict(self))
+        return _identify(self)
 
     @property
     def samples(self) -> int:
@@ -186,6 +187,11 @@ class TrialRecord:
         known["curve"] = CurveSummary(**curve)
         known["test_block_losses"] = tuple(data["test_block_losses"])
         return cls(**known)
+
+
+@lru_cache(maxsize=2**14)
+def _identify(spec: TrialSpec) -> str:
+    return content_hash(asdict(spec))
 
 
 def content_hash(content: object) -> str:

@@ -216,7 +216,10 @@ def _race_margin(scale: Scale, at: int, best: int) -> float:
 
 
 def disagreement(ranking: Ranking) -> str | None:
-    """A sentence where the lowest loss and the best metric belong to different candidates, else None."""
+    """A sentence where the lowest loss and the best metric belong to candidates that the ranking tells apart, else None.
+
+    Among near-equal candidates the two disagree by chance all the time.
+    """
     measured = [row for row in ranking.rows if math.isfinite(row.val_loss) and math.isfinite(row.metric)]
     if not measured:
         return None
@@ -224,6 +227,8 @@ def disagreement(ranking: Ranking) -> str | None:
     by_loss = min(measured, key=lambda row: row.val_loss)
     by_metric = min(measured, key=lambda row: sign * row.metric)
     if math.isclose(by_loss.metric, by_metric.metric) or math.isclose(by_loss.val_loss, by_metric.val_loss):
+        return None
+    if ranking.within_standard_error(by_loss if ranking.criterion == "metric" else by_metric):
         return None
     lowest = f"{_label(by_loss)} (loss {format_number(by_loss.val_loss)}, metric {by_loss.metric:.4g})"
     other = f"{_label(by_metric)} (loss {format_number(by_metric.val_loss)}, metric {by_metric.metric:.4g})"

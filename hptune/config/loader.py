@@ -78,20 +78,23 @@ def dump_config(
     loaded: LoadedConfig,
     destination_dir: Path,
     *,
+    name: str | None = None,
     hyperparameters: Hyperparameters | None = None,
     epochs: float | None = None,
     comments: Sequence[str] = (),
 ) -> str:
     """Return the resolved config as YAML text: loaded from a file in `destination_dir`, it gives an equal `Experiment`.
 
-    Every default is written out; relative paths are rewritten, `${VAR}` stays. `hyperparameters` and `epochs` replace the config's
-    own; `comments` come first, as lines with `#`.
+    Every default is written out; relative paths are rewritten, `${VAR}` stays. `name`, `hyperparameters` and `epochs` replace the
+    config's own; `comments` come first, as lines with `#`.
     """
     experiment = loaded.experiment
     resolved = experiment.model_dump()
     for block in COMPONENTS:
         resolved[block] = dump.shortened(getattr(experiment, block))
     written: Tree = relocate(dump.as_written(resolved, loaded.tree), loaded.tree, loaded.directory, destination_dir.resolve())
+    if name is not None:
+        written["name"] = name
     if hyperparameters is not None:
         written["hyperparameters"] = asdict(hyperparameters)
     elif experiment.hyperparameters is None:

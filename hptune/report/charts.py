@@ -86,7 +86,7 @@ def to_png(chart: Chart) -> bytes:
     """Render a chart, without a browser or a network."""
     import vl_convert
 
-    png: bytes = vl_convert.vegalite_to_png(styled(chart).to_dict(), scale=SCALE)
+    png: bytes = vl_convert.vegalite_to_png(styled(chart).to_dict(validate=False), scale=SCALE)
     return png
 
 

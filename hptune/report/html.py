@@ -180,7 +180,7 @@ def _duration(seconds: float) -> str:
 
 def _spec(figure: Figure) -> dict[str, Any]:
     """The Vega-Lite specification, as wide as its place."""
-    spec: dict[str, Any] = styled(figure.chart).to_dict()
+    spec: dict[str, Any] = styled(figure.chart).to_dict(validate=False)
     return {**spec, "width": "container", "background": "transparent"}
 
 

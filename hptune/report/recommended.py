@@ -8,17 +8,24 @@ from pathlib import Path
 
 from hptune.analysis.recommendation import Recommendation
 from hptune.analysis.wording import format_number
-from hptune.config.loader import LoadedConfig, dump_config
+from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.errors import InputError
 from hptune.report.run import Run
 from hptune.store.layout import write_atomic
 
+SUFFIX = "-recommended"
+
 
 def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation, destination: Path) -> str:
-    """Return the config to be written in the directory `destination`; the same for the same results, whenever it is made."""
+    """Return the config to be written in the directory `destination`; the same for the same results, whenever it is made.
+
+    It has a name of its own, so that what is run from it does not land in the directory of the search, and names no executor:
+    where the search ran changes nothing.
+    """
     return dump_config(
-        loaded,
+        with_value(loaded, "executor", {"threads": loaded.experiment.executor.threads}),
         destination,
+        name=loaded.experiment.name.removesuffix(SUFFIX)[: 100 - len(SUFFIX)] + SUFFIX,
         hyperparameters=recommendation.hyperparameters,
         epochs=recommendation.epochs,
         comments=comments(recommendation),

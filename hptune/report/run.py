@@ -236,4 +236,3 @@ def _environment(layout: RunLayout) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
