@@ -178,4 +178,3 @@ def test_reading_needs_no_torch(finished: report.Run) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(finished.layout.root)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(finished.records)), "False", "False"]
     assert hptune.load_run is report.load
-

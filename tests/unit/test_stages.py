@@ -435,6 +435,20 @@ def test_confirm_without_any_usable_run() -> None:
     assert Confirm().conclude(k, done).chosen is None
 
 
+def test_losses_that_are_not_positive_give_no_ratio_and_no_metric_is_no_obstacle() -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.001)(spec)
+        return replace(record, val_loss=record.val_loss - 1, test_loss=record.test_loss - 1, test_metric=math.nan)
+
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)))
+    done, _ = go(Confirm(), k, train)
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.chosen == BETTER
+    assert "ratio" not in conclusion.sentence
+    assert conclusion.detail["better"] is True
+    assert not any("metric" in note for note in conclusion.notes)
+
+
 def test_confirm_without_a_test_part_says_nothing_of_it() -> None:
     k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)), test_samples=0)
     done, _ = go(Confirm(), k, Surface(noise=0.001))
