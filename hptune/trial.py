@@ -52,7 +52,6 @@ class Numerics:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = 1
     channels_last: bool = False
-    compiled: bool = False
     micro_batch: int | None = None
 
 

@@ -53,7 +53,6 @@ CHANGES = {
         "precision": "bf16",
         "threads": 2,
         "channels_last": True,
-        "compiled": True,
         "micro_batch": 8,
     },
     StopRule: {"factor": 2.0, "window": 5, "relative_to_best": True},
