@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def test_a_record_is_on_the_disk_when_append_returns(path: Path, monkeypatch: py
 
 floats = st.floats(allow_nan=True, allow_infinity=True)
 hostile = st.sampled_from(["\n", "\r", "\x00", "\x1c", "\u0085", "\u2028", "\u2029", "\ud800", "\udcff", '"', "\\"])
-texts = st.lists(hostile | st.characters(), max_size=20).map("".join)
+pair = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # two lone surrogates that JSON cannot tell from the one character they encode
+texts = st.lists(hostile | st.characters(), max_size=20).map("".join).filter(lambda text: not pair.search(text))
 
 
 @settings(max_examples=60, deadline=None)
