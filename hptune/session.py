@@ -40,12 +40,15 @@ def default_run_dir(experiment: Experiment) -> Path:
 class Session:
     """Use as a context manager: entering opens everything, input errors coming before anything is written; leaving lets go."""
 
-    def __init__(self, loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = (), training: bool = False
+    ) -> None:
         self.loaded = loaded
         self.experiment = loaded.experiment
         self.layout = RunLayout((run_dir or default_run_dir(loaded.experiment)).absolute())
         self._fresh = fresh
         self._command = tuple(command)
+        self._training = training
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -133,8 +136,9 @@ class Session:
         return make_executor(name, work, workers=workers, threads=threads)
 
     def _describe(self) -> None:
-        """Write the resolved config and the environment of this invocation."""
-        write_atomic(self.layout.config, dump_config(self.loaded, self.layout.root))
+        """Write the resolved config and the environment of this invocation; a training leaves a search's config as it is."""
+        if not (self._training and self.journal.state.plans):
+            write_atomic(self.layout.config, dump_config(self.loaded, self.layout.root))
         write_atomic(
             self.layout.environment,
             describe_environment(
@@ -170,9 +174,11 @@ class Session:
         return variants, tasks
 
 
-def open_session(loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = ()) -> Session:
-    """Return a session to be entered with `with`."""
-    return Session(loaded, run_dir=run_dir, fresh=fresh, command=command)
+def open_session(
+    loaded: LoadedConfig, *, run_dir: Path | None = None, fresh: bool = False, command: Sequence[str] = (), training: bool = False
+) -> Session:
+    """Return a session to be entered with `with`; `training` is for one that only trains."""
+    return Session(loaded, run_dir=run_dir, fresh=fresh, command=command, training=training)
 
 
 def enabling(loaded: LoadedConfig, stage: str) -> LoadedConfig:

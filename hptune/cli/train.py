@@ -32,7 +32,7 @@ def train(config: ConfigFile, options: TrainingOptions) -> None:
         from hptune.session import open_session
 
         console.remark(f"{loaded.experiment.name}: opening data and model", "dim")
-        with open_session(loaded, run_dir=options.run_dir, fresh=options.fresh, command=command_line()) as session:
+        with open_session(loaded, run_dir=options.run_dir, fresh=options.fresh, command=command_line(), training=True) as session:
             record = _train(session, console)
     _conclude(session, record, console)
 

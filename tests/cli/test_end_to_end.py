@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,15 @@ def test_what_was_recommended_can_be_trained_and_says_where_its_weights_are(fini
     assert "weights.pt" in out + err
     out, err = hptune(finished, "train", "runs/tiny/recommended.yaml")
     assert "done already" in out + err
+
+
+def test_training_in_the_directory_of_a_search_leaves_its_conclusions_alone(finished: Path) -> None:
+    shutil.copytree(finished / "runs" / "tiny", finished / "both")
+    before = {name: (finished / "both" / name).read_text() for name in ("config.yaml", "recommended.yaml")}
+    hptune(finished, "train", "both/recommended.yaml", "--run-dir", "both", "--quiet")
+    hptune(finished, "recommend", "both")
+    assert {name: (finished / "both" / name).read_text() for name in before} == before
+    assert (finished / "both" / "checkpoints" / "weights.pt").exists()
 
 
 def wait_for_trials(run: Path, count: int, process: subprocess.Popen[str]) -> None:
