@@ -89,14 +89,14 @@ def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
 
     Raises StageError where no trial of a stage ended with a usable loss.
     """
-    if run.task.task_id != next(reversed(run.journal.state.tasks), None):
-        run.journal.append("task", asdict(run.task))
     for name in stages:
         yield from run_stage(run, name, _block(run.experiment, name))
 
 
 def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
     """Run one stage with `settings` and add it to the run's progress."""
+    if run.task.task_id != next(reversed(run.journal.state.tasks), None):
+        run.journal.append("task", asdict(run.task))
     began = run.clock()
     if name == "batch_size" and settings["compare"] == "time":
         settings = {**settings, "seconds_per_step": (yield from _calibrated_sizes(run, settings))}

@@ -57,7 +57,7 @@ class Session:
 
         with contextlib.ExitStack() as stack:
             executor = stack.enter_context(self._make_executor(perform))
-            if self._fresh or not self.layout.journal.exists():
+            if not self._training and (self._fresh or not self.layout.journal.exists()):
                 executor.start()  # workers import torch while this process loads the data
             self.problem: Problem = open_problem(self.experiment)
             self.task: Task = self.problem.task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,17 @@ def test_a_changed_config_reruns_only_what_changed(tmp_path: Path) -> None:
         tmp_path / "r", again, experiment(stages={"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 3}})
     )
     assert 0 < len(again.asked) <= 4 + 2, "a third seed of four finalists, and the winner's shorter trainings"
+
+
+def test_a_config_that_goes_back_to_an_earlier_task_makes_it_the_current_one_again(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "r")
+    other = replace(TASK, task_id="t2")
+    for task in (TASK, other, TASK, TASK):
+        with Journal(layout.journal) as journal:
+            run = Run(experiment=experiment(), task=task, executor=SerialExecutor(Training()), journal=journal, layout=layout)
+            list(run_stages(run, ["momentum"]))
+        assert list(replay(layout.journal).tasks)[-1] == task.task_id
+    assert sum('"kind": "task"' in line for line in layout.journal.read_text().splitlines()) == 3
 
 
 def test_a_stage_alone_uses_what_earlier_stages_concluded(tmp_path: Path) -> None:
