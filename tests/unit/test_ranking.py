@@ -301,6 +301,11 @@ def test_loss_and_metric_that_disagree_are_pointed_out() -> None:
     assert disagreement(rank(made, larger_is_better=False)) is None
 
 
+def test_near_equal_candidates_disagree_only_by_chance() -> None:
+    made = [candidate(0.1, [0.300], [0.90]), candidate(0.2, [0.301], [0.95])]
+    assert disagreement(rank(made)) is None
+
+
 @pytest.mark.parametrize("metrics", [((0.9,), (0.9,)), ((0.9,), (0.9 + 1e-12,)), (None, None)])
 def test_equal_or_missing_metrics_disagree_with_nothing(metrics: tuple[Sequence[float] | None, Sequence[float] | None]) -> None:
     assert disagreement(rank([candidate(0.1, [0.3], metrics[0]), candidate(0.2, [0.4], metrics[1])])) is None
