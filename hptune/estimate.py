@@ -97,11 +97,11 @@ def estimate_stages(experiment: Experiment, task: Task, calibration: Calibration
     `calibration` is of the baseline's batch size; other sizes are taken to process samples at the same speed.
     """
     progress = Progress()
+    per_run = seconds_per_short_run(stage_knowledge("lr_range", experiment, task, progress, settings={}), calibration)
     estimates = []
     seen: set[str] = set()
     for name in enabled_stages(experiment):
         settings: dict[str, Any] = getattr(experiment.stages, name).model_dump()
-        per_run = seconds_per_short_run(stage_knowledge(name, experiment, task, progress, settings={**settings, "seeds": 1}), calibration)
         knowledge = stage_knowledge(name, experiment, task, progress, settings=settings, seconds_per_run=per_run / workers)
         records = _imagined(name, knowledge)
         new = [r for r in records if r.trial_id not in seen]
@@ -134,7 +134,7 @@ def _imagined(name: str, knowledge: Knowledge) -> list[TrialRecord]:
 def _record(spec: TrialSpec, start: Hyperparameters) -> TrialRecord:
     points = len(spec.evaluate_at)
     if spec.schedule.kind == "ramp":
-        # Falls to the start's LR times the rule's factor, then rises.
+        # A loss that is lowest at three fifths of the ramp.
         low, high = spec.schedule.min_lr, spec.hyperparameters.lr
         lr = tuple(low * (high / low) ** (i / max(1, points - 1)) for i in range(points))
         loss = tuple(1.0 + abs(i / points - 0.6) for i in range(points))

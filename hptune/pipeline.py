@@ -122,7 +122,10 @@ def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Prog
     finished: dict[str, Finished] = {}
     for name in stages:
         plan = journal.state.plans.get(name)
-        if plan is None or plan["knowledge"]["task"] != task.task_id or not all(t in journal.state.records for t in plan["trials"]):
+        concluded = journal.state.conclusions.get(name, {}).get("trials")
+        if plan is None or plan["knowledge"]["task"] != task.task_id or concluded != len(plan["trials"]):
+            continue  # never run, run on other data or another model, or stopped between two rounds
+        if not all(trial in journal.state.records for trial in plan["trials"]):
             continue
         knowledge = Knowledge.from_json(plan["knowledge"])
         records = tuple(journal.state.records[t] for t in plan["trials"])

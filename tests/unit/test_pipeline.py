@@ -122,6 +122,18 @@ def test_a_stage_alone_uses_what_earlier_stages_concluded(tmp_path: Path) -> Non
     assert alone["momentum"].chosen.lr == first["lr_range"].chosen.lr != 0.1
 
 
+def test_a_stage_stopped_between_two_rounds_settles_nothing(tmp_path: Path) -> None:
+    config = experiment()
+    ramps_and_first_checks = 2 + 4
+    first = run_in(tmp_path / "r", Training(Surface(lr=0.4)), config, stages=["lr_range"], stop_after=1 + 1 + ramps_and_first_checks)
+    assert not conclusions(first)
+    with Journal(RunLayout(tmp_path / "r").journal) as journal:
+        state = journal.state
+        state.plans["lr_range"]["trials"] = [t for t in state.plans["lr_range"]["trials"] if t in state.records]
+        assert state.plans["lr_range"]["trials"]
+        assert not resume_progress(journal, TASK, ["lr_range"]).finished
+
+
 def test_a_stage_in_which_everything_diverges_fails_with_its_sentence(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="lr_range"):
         run_in(tmp_path / "r", Training(Surface(diverges_above=0.0)), experiment())
