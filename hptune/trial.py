@@ -44,7 +44,7 @@ class Numerics:
     """What changes floating-point results besides the mathematics: settled before a sweep by a fixed rule, then part of every spec.
 
     `device` is the type (`cpu`, `cuda`, `mps`), `device_model` its name; `threads` CPU threads of one trial; `micro_batch` samples
-    per forward pass where a batch is accumulated in pieces.
+    per forward pass where a batch is accumulated in pieces (None: whole batches); `compiled`: forward and backward by `torch.compile`.
     """
 
     device: str = "cpu"
@@ -53,6 +53,7 @@ class Numerics:
     threads: int = 1
     channels_last: bool = False
     micro_batch: int | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,11 +109,13 @@ CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at lea
 
 
 class ExecutorSection(Section):
-    """Where trials run; none of these changes a result."""
+    """Where and how trials run. The last three change how numbers are rounded, so they belong to a trial; `auto` is by a fixed rule."""
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
     workers: CountOrAuto = "auto"
     threads: CountOrAuto = "auto"
+    micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
+    compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
 
 
 class LrRange(Section):

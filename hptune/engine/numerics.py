@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +17,22 @@ from torch import nn
 
 from hptune.config.schema import Experiment
 from hptune.errors import ConfigError
+from hptune.machine import available_cores
 from hptune.trial import Numerics
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_INFO = Path("/proc/cpuinfo")
+
+LARGEST_CHANNELS_LAST = 600_000
+"""Weights of a convolution. Of 17 nets in fp32 on a CPU with AVX2, those with none larger took 0.65 to 0.96 times as long channels-last,
+most of them 0.75; those with larger ones (512 channels) 1.07 to 1.21 times."""
+FLOPS_OF_A_THREAD = 20 * 10**9
+"""Of a step: about half a second of one core. Below, threads of one trial gain less than another trial beside it."""
+MOST_THREADS = 16
+FLOPS_WORTH_COMPILING = 3 * 10**16
+"""For each shape: some minutes of a fast GPU, of which a compiled step saves a part; compiling takes most of a minute."""
+SHORT_RUNS = 40  # of a search at the default settings
 
 
 def resolve_device(name: str) -> torch.device:
@@ -43,24 +55,54 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def settle_numerics(experiment: Experiment, device: torch.device, model: nn.Module) -> Numerics:
-    """Return the numerics of every trial of `experiment` on `device`.
+def first_numerics(experiment: Experiment, device: torch.device, model: nn.Module) -> Numerics:
+    """Return what can be said of an experiment's numerics before its first step was tried; `for_cost` completes it.
 
     Precision `auto` is bf16 where it pays: on CUDA with native bf16, and for convolutional nets on CPUs with bf16 instructions; fp32
-    elsewhere. Convolutional nets are channels-last on CUDA, and on the CPU in bf16. Threads `auto` is one: a search runs one trial a core.
+    elsewhere. Convolutional nets are channels-last on CUDA and in bf16; in fp32 on a CPU too, but for wide convolutions.
     """
-    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    kernels = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)]
     if experiment.precision == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 is for CUDA devices: use bf16, fp32 or auto on a CPU", key="precision")
-    precision = _auto_precision(device, convolutional) if experiment.precision == "auto" else experiment.precision
-    threads = experiment.executor.threads
+    precision = _auto_precision(device, bool(kernels)) if experiment.precision == "auto" else experiment.precision
+    section = experiment.executor
+    fast_on_cpu = device.type == "cpu" and (precision == "bf16" or max(kernels, default=0) <= LARGEST_CHANNELS_LAST)
     return Numerics(
         device=device.type,
         device_model=device_model(device),
         precision=precision,
-        threads=threads if isinstance(threads, int) else 1,
-        channels_last=convolutional and (device.type == "cuda" or (device.type == "cpu" and precision == "bf16")),
+        threads=section.threads if isinstance(section.threads, int) else 1,
+        channels_last=bool(kernels) and (device.type == "cuda" or fast_on_cpu),
+        micro_batch=section.micro_batch if isinstance(section.micro_batch, int) else None,
     )
+
+
+def for_cost(numerics: Numerics, experiment: Experiment, *, flops: int, train_samples: int) -> Numerics:
+    """Return `numerics` with what goes by the cost of the work: CPU threads of a trial, and whether its step is compiled.
+
+    `flops`: floating-point operations of forward and backward pass for one training sample.
+    """
+    section = experiment.executor
+    threads, compiled = numerics.threads, section.compile is True
+    if section.threads == "auto" and numerics.device == "cpu":
+        of_a_step = flops * experiment.baseline_hyperparameters().batch_size
+        threads = max(1, min(of_a_step // FLOPS_OF_A_THREAD, available_cores(), MOST_THREADS))
+    if section.compile == "auto" and numerics.device == "cuda":
+        compiled = flops * train_samples * _planned_epochs(experiment) >= FLOPS_WORTH_COMPILING * _shapes(experiment)
+    return replace(numerics, threads=threads, compiled=compiled)
+
+
+def _planned_epochs(experiment: Experiment) -> float:
+    """About how many epochs a search trains in all."""
+    confirm = experiment.stages.confirm
+    full = confirm.seeds * (confirm.finalists + 1) if confirm else 1
+    return SHORT_RUNS * experiment.budget.short_epochs + full * experiment.budget.epochs
+
+
+def _shapes(experiment: Experiment) -> int:
+    """How many batch sizes will be compiled for."""
+    sizes = {experiment.baseline_hyperparameters().batch_size}
+    return len(sizes | set(experiment.stages.batch_size.values if experiment.stages.batch_size else ()))
 
 
 def device_model(device: torch.device) -> str:

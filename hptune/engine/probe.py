@@ -4,40 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hptune.engine.measure import measure, set_training
-from hptune.engine.memory import is_out_of_memory
-from hptune.engine.numerics import autocast, in_force
+from hptune.engine.memory import free_memory, is_out_of_memory
+from hptune.engine.numerics import autocast, for_cost, in_force
+from hptune.engine.program import capturable, rig_for
 from hptune.engine.randomness import generator, seeded
 from hptune.engine.targets import user_code
 from hptune.engine.update import Updater
 from hptune.engine.workload import Problem, as_pair, predict
 from hptune.errors import ConfigError, DataError, HptuneError
+from hptune.trial import Numerics
 
 
-def probe(problem: Problem) -> None:
-    """Take one training step at the baseline and measure a few validation samples; nothing is kept.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What the first step showed: the numerics of all trials, and sentences about what had to give way."""
 
-    Raises ConfigError, DataError or UserCodeError where sizes, shapes, types or values do not fit together.
+    numerics: Numerics
+    notes: tuple[str, ...]
+
+
+def probe(problem: Problem) -> Settled:
+    """Take one training step and measure a few validation samples; nothing is kept. Settle the numerics by what they need.
+
+    Where a batch does not fit into memory, half of it is tried at a time, and so on; where the network takes no channels-last images,
+    contiguous ones; where it cannot be compiled, the plain step. Raises ConfigError, DataError or UserCodeError where sizes, shapes,
+    types or values do not fit together.
     """
-    experiment, numerics = problem.experiment, problem.task.numerics
     size = _batch_size(problem)
-    with in_force(numerics), seeded(experiment.seed, problem.device), _blaming(problem, size):
-        model = problem.fresh_model(numerics)
-        updater = Updater(model, experiment.optimizer)
-        set_training(model)
-        _check_step(problem, model, size)
-        own = experiment.baseline_hyperparameters()
-        updater.step(own.lr, own.momentum, own.weight_decay)
-        measure(problem, model, problem.parts.val, numerics, limit=size)
+    numerics, notes = problem.task.numerics, list[str]()
+    while True:
+        try:
+            flops = _first_step(problem, numerics, size)
+            break
+        except Exception as error:
+            milder = _milder(numerics, size, error)
+            if milder is None:
+                raise
+        numerics, note = milder
+        notes.append(note)
+        free_memory(problem.device)
+    numerics = for_cost(numerics, problem.experiment, flops=flops, train_samples=len(problem.parts.train))
+    if numerics.compiled and (reason := _reason_against_compiling(problem, numerics, size)):
+        numerics = replace(numerics, compiled=False)
+        notes.append(f"the training step is not compiled: {reason}")
+    if capturable(problem, numerics):
+        _engine_step(problem, numerics, size)
+        notes += [f"steps are launched one by one, not replayed: {problem.kept.refusal}"] if problem.kept.refusal else []
+    return Settled(numerics=numerics, notes=tuple(notes))
 
 
 def _batch_size(problem: Problem) -> int:
-    """The baseline's batch size, once it and the one to train with are known to fit the training part."""
+    """The largest batch size that the config trains at by itself, once all are known to fit the training part."""
     experiment, samples = problem.experiment, len(problem.parts.train)
     sizes = {"baseline": experiment.baseline_hyperparameters().batch_size}
     if experiment.hyperparameters is not None:
@@ -45,12 +70,57 @@ def _batch_size(problem: Problem) -> int:
     for block, size in sizes.items():
         if size > samples:
             raise ConfigError(f"{size} is more than the {samples} training samples: use at most {samples}", key=f"{block}.batch_size")
-    return sizes["baseline"]
+    return max(sizes.values())
 
 
-def _check_step(problem: Problem, model: nn.Module, size: int) -> None:
+def _first_step(problem: Problem, numerics: Numerics, size: int) -> int:
+    """Try a step and an evaluation; return the floating-point operations of one sample, forward and backward."""
+    experiment = problem.experiment
+    at_once = min(size, numerics.micro_batch or size)
+    with in_force(numerics), seeded(experiment.seed, problem.device), _blaming(problem, size):
+        model = problem.fresh_model(numerics)
+        updater = Updater(model, experiment.optimizer)
+        set_training(model)
+        with FlopCounterMode(display=False) as counter:
+            _check_step(problem, model, numerics, at_once)
+        own = experiment.baseline_hyperparameters()
+        updater.step(own.lr, own.momentum, own.weight_decay)
+        measure(problem, model, problem.parts.val, numerics, limit=at_once)
+    return int(counter.get_total_flops()) // at_once
+
+
+def _milder(numerics: Numerics, size: int, error: Exception) -> tuple[Numerics, str] | None:
+    """Numerics under which the step may succeed after all, and a sentence that says so; None where nothing is left to give."""
+    if is_out_of_memory(error):
+        at_once = min(numerics.micro_batch or size, size)
+        half = -(-at_once // 2)
+        note = f"{at_once} samples at once do not fit into memory: gradients are accumulated over {half} at a time"
+        return (replace(numerics, micro_batch=half), note) if at_once > 1 else None
+    if numerics.channels_last:
+        return replace(numerics, channels_last=False), "the network does not take images in channels-last order: they are contiguous"
+    return None
+
+
+def _reason_against_compiling(problem: Problem, numerics: Numerics, size: int) -> str | None:
+    """Take a compiled step, which also leaves what was compiled to the trials; return what went wrong."""
+    try:
+        _engine_step(problem, numerics, size)
+    except Exception as error:
+        problem.kept.drop()
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def _engine_step(problem: Problem, numerics: Numerics, size: int) -> None:
+    """Take one step as trials do: making a program takes some by itself."""
+    with in_force(numerics), seeded(problem.experiment.seed, problem.device):
+        rig, program = rig_for(problem, size, numerics)
+        if program is None:
+            rig.step([(problem.parts.train.take(torch.arange(size)), 1.0)], 0.0, 0.0, 0.0)
+
+
+def _check_step(problem: Problem, model: nn.Module, numerics: Numerics, size: int) -> None:
     """Forward and backward pass of a random batch, with a look at everything in between."""
-    numerics = problem.task.numerics
     indices = torch.randperm(len(problem.parts.train), generator=generator(problem.experiment.seed, "probe"))[:size]
     batch = problem.augmented(problem.parts.train.take(indices), generator(0, "probe", device=problem.device))
     with autocast(numerics):

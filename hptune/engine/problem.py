@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from hptune.engine.identity import object_identity, task_identity
 from hptune.engine.losses import Loss, build_loss
 from hptune.engine.metrics import build_metric
 from hptune.engine.models import build_model, model_notes
-from hptune.engine.numerics import resolve_device, settle_numerics
+from hptune.engine.numerics import first_numerics, resolve_device
 from hptune.engine.probe import probe
 from hptune.engine.randomness import seeded
 from hptune.engine.targets import bind_target
@@ -29,9 +30,6 @@ __all__ = ["Problem", "experiment_key", "find_open", "open_objects", "open_probl
 
 VALUE_LOSSES = ("mse", "l1", "smooth_l1", "bce_with_logits")
 """Losses whose outputs have the shape of the targets, also where these are integers."""
-EVALUATION_BATCH = 1024  # samples at most
-EVALUATION_VALUES = 2**24  # input values at most, so that large images do not fill the memory
-
 
 _open_ones: WeakValueDictionary[str, Problem] = WeakValueDictionary()
 
@@ -120,7 +118,7 @@ def _open(
         test_samples=len(parts.test) if parts.test is not None else 0,
         classes=parts.classes,
         parameters=sum(p.numel() for p in example.parameters()),
-        numerics=settle_numerics(experiment, device, example),
+        numerics=first_numerics(experiment, device, example),
         notes=notes,
     )
     problem = Problem(
@@ -134,8 +132,8 @@ def _open(
         augment=make_augment(experiment.data.augment),
         task=task,
     )
-    probe(problem)
-    return problem
+    settled = probe(problem)
+    return replace(problem, task=replace(task, numerics=settled.numerics, notes=(*notes, *settled.notes)))
 
 
 def _outputs(loss: str | None, parts: Parts) -> int:

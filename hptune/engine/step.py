@@ -1,7 +1,8 @@
-"""One training step, written once: gather, augment, forward, loss, backward, update."""
+"""One training step, written once: augment, forward, loss, backward, update. Eager, compiled and captured runs all take this one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,56 +15,65 @@ from hptune.trial import Numerics
 
 FIRST_SCALE, SMALLEST_SCALE = 2.0**16, 2.0**-10
 STEPS_TO_GROW = 2000  # as torch.amp.GradScaler
+SHAPES_COMPILED = 64  # dynamo's own limit, 8, is fewer than the batch sizes of a search
+
+Pieces = Iterable[tuple[Any, float]]
+"""The batches of one optimizer step, each with its share of the step's samples: one of share 1, or several micro-batches."""
 
 
 class Step:
     """Takes batches to updates of one model. It reads nothing back from the device, except under fp16 (`LossScale`).
 
-    With `numerics.micro_batch` a batch goes through in pieces whose gradients add up to the batch's: equal to rounding, batch norm
-    aside, which then sees the pieces. `generator` draws the augmentation.
+    Gradients of several pieces add up to the whole batch's: equal to rounding, batch norm aside, which then sees the pieces.
+    `generator` draws the augmentation.
     """
 
     def __init__(self, problem: Problem, model: nn.Module, updater: Updater, numerics: Numerics, generator: torch.Generator) -> None:
-        self._problem, self._model, self._updater = problem, model, updater
-        self._numerics, self._generator = numerics, generator
+        self._problem, self._updater, self._generator = problem, updater, generator
         self._autocast = autocast(numerics)
+        self._loss_of = loss_function(problem, model, numerics)
         self.scale = LossScale() if numerics.precision == "fp16" else None
 
-    def __call__(self, indices: Tensor, lr: Value, momentum: Value, weight_decay: Value) -> Tensor | None:
-        """Train on the samples at `indices`; return their mean loss before the update, a 0-dim tensor on the device.
+    def __call__(self, pieces: Pieces, lr: Value, momentum: Value, weight_decay: Value) -> Tensor | None:
+        """Train on the samples of `pieces`; return their mean loss before the update, a 0-dim tensor on the device.
 
         None where fp16 gradients overflowed: the update was skipped, and the schedule must not advance.
         """
         self._updater.zero_grad()
-        loss = self._gradients(indices)
+        loss = self._gradients(pieces)
         if self.scale is not None and not self.scale.unscale(self._updater.parameters):
             return None if self.scale.value >= SMALLEST_SCALE else torch.full_like(loss, torch.nan)
         self._updater.step(lr, momentum, weight_decay)
         return loss
 
-    def _gradients(self, indices: Tensor) -> Tensor:
-        size = self._numerics.micro_batch
-        if size is None or size >= len(indices):
-            loss = self._forward(indices)
-            self._backward(loss)
-            return loss.detach()
+    def _gradients(self, pieces: Pieces) -> Tensor:
         total: Tensor | None = None
-        for piece in torch.split(indices, size):
-            loss = self._forward(piece) * (len(piece) / len(indices))
-            self._backward(loss)
+        for batch, share in pieces:
+            augmented = self._problem.augmented(batch, self._generator)
+            with self._autocast:
+                loss = self._loss_of(augmented)
+            if share != 1:
+                loss = loss * share
+            torch.autograd.backward(loss if self.scale is None else loss * self.scale.value)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
 
-    def _forward(self, indices: Tensor) -> Tensor:
-        problem = self._problem
-        batch = problem.augmented(problem.parts.train.take(indices), self._generator)
-        with self._autocast:
-            return problem.forward(self._model, batch, self._numerics)[0]
 
-    def _backward(self, loss: Tensor) -> None:
-        scaled = loss if self.scale is None else loss * self.scale.value
-        torch.autograd.backward(scaled)
+def loss_function(problem: Problem, model: nn.Module, numerics: Numerics) -> Callable[[Any], Tensor]:
+    """Return `batch -> mean loss` of a model, compiled where `numerics` say so: once for each shape of batch."""
+
+    def loss_of(batch: Any) -> Tensor:
+        return problem.forward(model, batch, numerics)[0]
+
+    if not numerics.compiled:
+        return loss_of
+    config = torch._dynamo.config
+    for name in ("recompile_limit", "cache_size_limit"):  # the newer and the older name
+        if hasattr(config, name):
+            setattr(config, name, max(getattr(config, name), SHAPES_COMPILED))
+    compiled: Callable[[Any], Tensor] = torch.compile(loss_of, dynamic=False)
+    return compiled
 
 
 class LossScale:

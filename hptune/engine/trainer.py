@@ -50,6 +50,7 @@ def guarded(problem: Problem, spec: TrialSpec, train: Callable[[Training], objec
     outcome = _outcome(problem, spec, attempt, status, error)
     del attempt
     if status == "out_of_memory":
+        problem.kept.drop()
         free_memory(problem.device)
     return outcome
 
@@ -73,6 +74,7 @@ def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
             raise
         per_step = per_sample = math.inf
     if math.isinf(per_step):
+        problem.kept.drop()
         free_memory(problem.device)
     return Calibration(batch_size=own.batch_size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample)
 

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hptune.engine.measure import measure, set_training
+from hptune.engine.measure import measure
 from hptune.engine.numerics import in_force
+from hptune.engine.program import Program, rig_for
 from hptune.engine.randomness import generator, random_state, seed_all, seeded, set_random_state, stream_seed
 from hptune.engine.series import Evaluation, Series
-from hptune.engine.step import Step
-from hptune.engine.update import Updater
 from hptune.engine.workload import Problem
 from hptune.errors import InputError
 from hptune.schedules import tabulate
@@ -46,18 +45,24 @@ class Training:
         self.table = tabulate(
             spec.schedule, steps=spec.steps, lr=own.lr, momentum=own.momentum, momentum_min=own.momentum_min
         )  # fmt: skip
-        self.model = problem.fresh_model(spec.numerics)
+        self._rig, self._program = rig_for(problem, own.batch_size, spec.numerics)
+        self._rig.generator.manual_seed(stream_seed(spec.seed, "augment"))
         seed_all(stream_seed(spec.seed, "dropout"), problem.device)
-        self.updater = Updater(self.model, problem.experiment.optimizer)
-        self._augmentation = generator(spec.seed, "augment", device=problem.device)
-        self._step = Step(problem, self.model, self.updater, spec.numerics, self._augmentation)
         self.series = Series(spec.steps, problem.device)
         self.done = self.taken = 0
         self.seconds = 0.0
         self.diverged = False
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        self._values = _on_device(self.table.lr, problem.device), _on_device(self.table.momentum, problem.device)
-        set_training(self.model)
+        by_number = problem.device.type == "cpu" and self._program is None
+        self._values = [
+            values.tolist() if by_number else torch.from_numpy(values).float().to(problem.device)
+            for values in (self.table.lr, self.table.momentum)
+        ]  # tensors where the device must not wait for the host
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as it is now."""
+        return self._rig.model
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,19 +87,35 @@ class Training:
 
     def advance(self, steps: int) -> None:
         """Take `steps` optimizer steps."""
-        weight_decay = self.spec.hyperparameters.weight_decay
-        lr, momentum = self._values
         began = time.perf_counter()
         end = self.done + steps
         while self.done < end:
-            at = self.done
-            loss = self._step(self._next_indices(), lr[at], momentum[at], weight_decay)
-            self.taken += 1
-            if loss is not None:
-                self.series.on_device[at] = loss
-                self.done += 1
+            if self._program is not None:
+                self._replay(self._program, end)
+            else:
+                self._take_step()
         self.series.losses(self.done)  # waits for the device
         self.seconds += time.perf_counter() - began
+
+    def _take_step(self) -> None:
+        lr, momentum = self._values
+        at = self.done
+        loss = self._rig.step(self._pieces(), lr[at], momentum[at], self.spec.hyperparameters.weight_decay)
+        self.taken += 1
+        if loss is not None:
+            self.series.on_device[at] = loss
+            self.done += 1
+
+    def _replay(self, program: Program, end: int) -> None:
+        """Take steps up to `end`, or to the end of the epoch, as replays."""
+        lr, momentum = self._values
+        epoch, position = divmod(self.taken, self.steps_per_epoch)
+        until = min(end, self.done + self.steps_per_epoch - position)
+        steps = slice(self.done, until)
+        batches = self._order_of(epoch)[position : position + until - self.done]
+        self.series.on_device[steps] = program.run(batches, lr[steps], momentum[steps], self.spec.hyperparameters.weight_decay)
+        self.taken += until - self.done
+        self.done = until
 
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs to continue to the bit, in types that load as weights only."""
@@ -102,7 +123,7 @@ class Training:
         return {
             "model": held,
             "buffers": {name: b for name, b in self.model.named_buffers() if name not in held},
-            "updater": self.updater.state_dict(),
+            "updater": self._rig.updater.state_dict(),
             "done": self.done,
             "taken": self.taken,
             "seconds": self.seconds,
@@ -110,8 +131,8 @@ class Training:
             "losses": self.series.on_device[: self.done].cpu(),
             "evaluations": [[e.step, e.loss, e.metric] for e in self.series.evaluations],
             "random": random_state(self.problem.device),
-            "augmentation": self._augmentation.get_state(),
-            "scale": self._step.scale.state() if self._step.scale is not None else None,
+            "augmentation": self._rig.generator.get_state(),
+            "scale": self._rig.step.scale.state() if self._rig.step.scale is not None else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -121,28 +142,31 @@ class Training:
         with torch.no_grad():
             for name, value in state["buffers"].items():
                 buffers[name].copy_(value)
-        self.updater.load_state_dict(state["updater"])
+        self._rig.updater.load_state_dict(state["updater"])
         self.done, self.taken = int(state["done"]), int(state["taken"])
         self.seconds, self.diverged = float(state["seconds"]), bool(state["diverged"])
         self.series.restore(state["losses"], [Evaluation(*entry) for entry in state["evaluations"]])
         set_random_state(state["random"], self.problem.device)
-        self._augmentation.set_state(state["augmentation"])
-        if self._step.scale is not None:
-            self._step.scale.restore(state["scale"])
+        self._rig.generator.set_state(state["augmentation"])
+        if self._rig.step.scale is not None:
+            self._rig.step.scale.restore(state["scale"])
 
     def _evaluate(self) -> None:
         found = measure(self.problem, self.model, self.problem.parts.val, self.spec.numerics, limit=self.spec.validation_limit)
         self.series.evaluations.append(Evaluation(self.done, found.loss, found.metric))
 
-    def _next_indices(self) -> Tensor:
+    def _pieces(self) -> Iterator[tuple[Any, float]]:
+        """The next batch, whole or in micro-batches, each with its share of the samples."""
         epoch, position = divmod(self.taken, self.steps_per_epoch)
+        indices = self._order_of(epoch)[position]
+        for piece in torch.split(indices, self.spec.numerics.micro_batch or len(indices)):
+            yield self.problem.parts.train.take(piece), len(piece) / len(indices)
+
+    def _order_of(self, epoch: int) -> Tensor:
+        """Indices of an epoch's batches, shape (steps per epoch, batch size); on the device where a program reads them."""
         if epoch != self._order[0]:
+            size, batches = self.spec.hyperparameters.batch_size, self.steps_per_epoch
             order = torch.randperm(len(self.problem.parts.train), generator=generator(self.spec.seed, "order", epoch))
-            self._order = epoch, order
-        size = self.spec.hyperparameters.batch_size
-        return self._order[1][position * size : (position + 1) * size]
-
-
-def _on_device(values: Any, device: torch.device) -> Any:
-    """A column of the schedule table as the update reads it: numbers on the CPU, tensors on a device that must not wait for the host."""
-    return values.tolist() if device.type == "cpu" else torch.from_numpy(values).float().to(device)
+            order = order[: batches * size].reshape(batches, size)
+            self._order = epoch, order if self._program is None else order.to(self.problem.device)
+        return self._order[1]

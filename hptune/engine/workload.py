@@ -22,6 +22,23 @@ CPU_EVALUATION_BATCH, EVALUATION_BATCH = 256, 1024  # samples at most; on CPUs m
 EVALUATION_VALUES = 2**24  # input values at most, so that large images do not fill the memory
 
 
+@dataclass(slots=True)
+class Kept:
+    """What trainings of a problem leave to the next ones in this process: captured programs by shape, compiled rigs, by numerics.
+
+    `refusal`: why no step of this problem is captured, once that is known.
+    """
+
+    programs: dict[Any, Any] = field(default_factory=dict)
+    compiled: dict[Any, Any] = field(default_factory=dict)
+    refusal: str | None = None
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self.programs.clear()
+        self.compiled.clear()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Problem:
     """What a trial needs besides its spec. `make_model` builds the network from torch's global random state, on the CPU."""
@@ -35,6 +52,7 @@ class Problem:
     step: Callable[[nn.Module, Any], Any] | None = field(repr=False, default=None)
     augment: Augment | None = field(repr=False, default=None)
     task: Task
+    kept: Kept = field(repr=False, compare=False, default_factory=Kept)
 
     def fresh_model(self, numerics: Numerics) -> nn.Module:
         """Return an untrained network on the device, its weights drawn from torch's global random state."""

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import os
-from pathlib import Path
 from typing import Literal
 
 from hptune.errors import ConfigError
 from hptune.executors.base import Executor, Work
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
-
-
-def available_cores() -> int:
-    """CPU cores this process may use: its affinity, and within that a container's CPU limit (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or the quota is "max"
-        return cores
+from hptune.machine import available_cores
 
 
 def resolve(name: str, workers: int | Literal["auto"], device_type: str, cpu_count: int | None = None, threads: int = 1) -> tuple[str, int]:

@@ -20,10 +20,11 @@ def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation
     """Return the config to be written in the directory `destination`; the same for the same results, whenever it is made.
 
     It has a name of its own, so that what is run from it does not land in the directory of the search, and names no executor:
-    where the search ran changes nothing.
+    where the search ran changes nothing. What belongs to its trials' numerics stays.
     """
+    section = loaded.experiment.executor
     return dump_config(
-        with_value(loaded, "executor", {"threads": loaded.experiment.executor.threads}),
+        with_value(loaded, "executor", {"threads": section.threads, "micro_batch": section.micro_batch, "compile": section.compile}),
         destination,
         name=loaded.experiment.name.removesuffix(SUFFIX)[: 100 - len(SUFFIX)] + SUFFIX,
         hyperparameters=recommendation.hyperparameters,

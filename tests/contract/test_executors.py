@@ -16,10 +16,11 @@ import executor_work as work
 import pytest
 
 from hptune.errors import ConfigError, HptuneError, InputError, UserCodeError
-from hptune.executors import available_cores, make_executor, resolve
+from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor, Failure
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
+from hptune.machine import available_cores
 
 PATIENCE = 20.0  # seconds after which something that should have happened never will
 MakeExecutor = Callable[[Callable[[Any], Any]], Executor]

@@ -10,7 +10,7 @@ from torch import nn
 from training_problems import USER_CODE, experiment, opened, own, reproducible, spec_of
 
 from hptune.engine import numerics as numerics_module
-from hptune.engine.numerics import resolve_device, settle_numerics
+from hptune.engine.numerics import first_numerics, resolve_device
 from hptune.engine.problem import open_objects, open_problem
 from hptune.engine.trainer import run_trial
 from hptune.errors import ConfigError, DataError, HptuneError, UserCodeError
@@ -207,15 +207,17 @@ def test_a_second_gpu_that_is_not_there(monkeypatch):
     [
         (True, "auto", nn.Conv2d(1, 1, 1), "bf16", True),
         (True, "auto", nn.Linear(1, 1), "fp32", False),
-        (False, "auto", nn.Conv2d(1, 1, 1), "fp32", False),
+        (False, "auto", nn.Conv2d(1, 1, 1), "fp32", True),
         (False, "bf16", nn.Conv2d(1, 1, 1), "bf16", True),
-        (True, "fp32", nn.Conv2d(1, 1, 1), "fp32", False),
+        (True, "fp32", nn.Conv2d(1, 1, 1), "fp32", True),
+        (False, "auto", nn.Conv2d(512, 512, 3), "fp32", False),
+        (True, "auto", nn.Conv2d(512, 512, 3), "bf16", True),
     ],
 )
 def test_precision_on_the_cpu_is_a_fixed_rule(monkeypatch, native, asked, model, precision, channels_last):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    settled = settle_numerics(experiment(precision=asked), torch.device("cpu"), model)
+    settled = first_numerics(experiment(precision=asked), torch.device("cpu"), model)
     assert (settled.precision, settled.channels_last, settled.threads) == (precision, channels_last, 1)
 
 

@@ -54,6 +54,7 @@ CHANGES = {
         "threads": 2,
         "channels_last": True,
         "micro_batch": 8,
+        "compiled": True,
     },
     StopRule: {"factor": 2.0, "window": 5, "relative_to_best": True},
 }
