@@ -10,10 +10,11 @@ from torch import nn
 from training_problems import USER_CODE, experiment, opened, own, reproducible, spec_of
 
 from hptune.engine import numerics as numerics_module
-from hptune.engine.numerics import first_numerics, resolve_device
+from hptune.engine.numerics import first_numerics, for_cost, resolve_device
 from hptune.engine.problem import open_objects, open_problem
 from hptune.engine.trainer import run_trial
 from hptune.errors import ConfigError, DataError, HptuneError, UserCodeError
+from hptune.trial import Numerics
 
 torch.set_num_threads(1)
 
@@ -276,3 +277,104 @@ def test_a_loss_at_hand_that_is_no_number():
     model, train, val = objects()
     with pytest.raises(ConfigError, match="loss: the loss must return one number"):
         open_objects(model, train, val, loss=nn.CrossEntropyLoss(reduction="none"), experiment=experiment())
+
+
+# ---- numerics that the first step settles
+
+
+def test_threads_and_compilation_go_by_the_cost_of_a_step(monkeypatch):
+    monkeypatch.setattr(numerics_module, "available_cores", lambda: 32)
+    cpu, cuda = Numerics(), Numerics(device="cuda")
+    config = experiment(baseline={"batch_size": 100})
+
+    def settled(numerics, flops, samples=10_000, **blocks):
+        found = for_cost(numerics, experiment(baseline={"batch_size": 100}, **blocks), flops=flops, train_samples=samples)
+        return found.threads, found.compiled
+
+    assert settled(cpu, 10**8) == (1, False)  # half of what keeps a thread busy
+    assert settled(cpu, 10**9) == (5, False)
+    assert settled(cpu, 10**12) == (numerics_module.MOST_THREADS, False)
+    assert settled(cpu, 10**12, executor={"threads": 1}) == (1, False)
+    assert settled(cpu, 10**3, executor={"compile": True}) == (1, True)
+    assert settled(cuda, 10**12) == (1, True)
+    assert settled(cuda, 10**12, executor={"compile": False}) == (1, False)
+    assert settled(cuda, 10**6) == (1, False)
+    sizes = len({100, *config.stages.batch_size.values})
+    epochs = 40 * 6 + 5 * 4 * 30
+    enough = numerics_module.FLOPS_WORTH_COMPILING * sizes // (epochs * 10_000)
+    assert [settled(cuda, flops)[1] for flops in (int(0.99 * enough), int(1.01 * enough))] == [False, True]
+
+
+def test_a_network_that_takes_no_channels_last_images_gets_contiguous_ones(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "class Views(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.conv(x).view(len(x), -1))\n"
+    )
+    task = opened(model={"target": f"{tmp_path / 'own.py'}:Views"}).task
+    assert not task.numerics.channels_last
+    assert any("channels-last" in note for note in task.notes)
+    assert opened(model={"name": "small_cnn"}).task.numerics.channels_last
+
+
+class TooLarge(nn.Module):
+    """Takes `most` samples at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.layer = most, nn.Linear(64, 10)
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return self.layer(x.flatten(1))
+
+
+def test_a_batch_that_does_not_fit_is_accumulated_in_the_largest_half_that_does(tmp_path):
+    task = _opened_with_memory_for(tmp_path, 20).task
+    assert task.numerics.micro_batch == 16
+    assert [note for note in task.notes if "16 at a time" in note]
+    assert _opened_with_memory_for(tmp_path, 64).task.numerics.micro_batch is None
+    with pytest.raises(ConfigError, match="does not fit into memory"):
+        _opened_with_memory_for(tmp_path, 0)
+
+
+def test_micro_batches_of_the_config_are_taken_as_they_are():
+    assert opened(executor={"micro_batch": 10}).task.numerics.micro_batch == 10
+
+
+def _opened_with_memory_for(folder, most):
+    import inspect
+
+    (folder / "own.py").write_text("from torch import nn\n" + inspect.getsource(TooLarge))
+    return opened(model={"target": f"{folder / 'own.py'}:TooLarge", "args": {"most": most}}, baseline={"batch_size": 64})
+
+
+@pytest.mark.slow
+def test_compiled_trials_train_as_plain_ones_and_compile_once_a_shape():
+    torch._dynamo.reset()
+    plain, compiled = (opened(model={"name": "small_cnn", "args": {"width": 4}}, executor={"compile": c}) for c in (False, True))
+    assert compiled.task.numerics.compiled
+    assert not [note for note in compiled.task.notes if "compiled" in note]
+    torch._dynamo.utils.counters.clear()
+    for size in (32, 48):
+        for lr in (0.05, 0.1, 0.2):
+            a, b = (run_trial(p, spec_of(p, batch_size=size, lr=lr, steps=12)).record for p in (plain, compiled))
+            assert b.status == "completed"
+            assert b.val_loss == pytest.approx(a.val_loss, rel=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.slow
+def test_a_step_that_cannot_be_compiled_trains_uncompiled(monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", failing)
+    task = opened(executor={"compile": True}).task
+    assert not task.numerics.compiled
+    assert "the training step is not compiled: RuntimeError: no compiler here" in task.notes
