@@ -7,6 +7,7 @@ continues by being run again, and ends with the same tables.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,19 @@ from hptune.stages import Knowledge, stage_named
 from hptune.stages.batch_size import relative_speeds
 from hptune.store.journal import Journal
 from hptune.store.layout import RunLayout, write_curve
-from hptune.trial import Calibration, CalibrationRequest, Curve, Hyperparameters, Task, TrialOutcome, TrialRecord, TrialSpec, content_hash
+from hptune.trial import (
+    Calibration,
+    CalibrationRequest,
+    Curve,
+    Hyperparameters,
+    Numerics,
+    Task,
+    TrialOutcome,
+    TrialRecord,
+    TrialSpec,
+    content_hash,
+    known_fields,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +115,7 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
         settings = {**settings, "seconds_per_step": (yield from _calibrated_sizes(run, settings))}
     knowledge = yield from _knowledge(run, name, settings)
     yield StageStarted(stage=name, knowledge=knowledge)
-    done = yield from _rounds(run, name, knowledge, began)
+    knowledge, done = yield from _rounds(run, name, knowledge, began)
     if not done:
         yield Remark(text=f"{name}: passed over, the search budget is spent")
         return
@@ -140,8 +153,12 @@ def elapsed_before(journal: Journal) -> float:
     return max((float(record["elapsed"]) for record in journal.state.others.get("clock", ())), default=0.0)
 
 
-def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generator[Event, None, list[TrialRecord]]:
-    """Plan and run rounds until the stage has what it needs; return its records in plan order."""
+def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generator[Event, None, tuple[Knowledge, list[TrialRecord]]]:
+    """Plan and run rounds until the stage has what it needs; return its records in plan order.
+
+    Where a batch turns out to be more than memory holds, the stage is planned again with micro-batches: what fits is the same trial
+    as before. The knowledge that this leaves is returned too.
+    """
     records = run.journal.state.records
     stage = stage_named(name, TpeSampler(records[t] for t in knowledge.history) if name == "refine" else None)
     planned: list[TrialSpec] = []
@@ -156,8 +173,27 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         yield RoundPlanned(stage=name, trials=len(new), known=len(new) - len(missing))
         for record in _execute(run, missing):
             yield TrialDone(stage=name, record=record)
-        done = [run.journal.state.records[spec.trial_id] for spec in planned]
-    return done
+        done = [records[spec.trial_id] for spec in planned]
+        smaller = yield from _within_memory(run, knowledge, done)
+        if smaller != knowledge.numerics:
+            knowledge, planned, done = replace(knowledge, numerics=smaller), [], []
+    return knowledge, done
+
+
+def _within_memory(run: Run, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Generator[Event, None, Numerics]:
+    """The stage's numerics, with smaller micro-batches where a trial ran out of memory and fewer samples at once would have fitted."""
+    numerics = knowledge.numerics
+    for record in done:
+        own = record.spec.hyperparameters
+        if record.status == "out_of_memory" and record.spec.task == run.task.task_id and record.spec.numerics.micro_batch is None:
+            found = yield from _calibration(run, own)
+            if found.micro_batch is not None and math.isfinite(found.seconds_per_step) and numerics.within(found.micro_batch) != numerics:
+                numerics = numerics.within(found.micro_batch)
+                yield Remark(
+                    text=f"batch size {own.batch_size} does not fit into memory: gradients are accumulated over {numerics.micro_batch} "
+                    "samples at a time (batch norm then sees these)"
+                )
+    return numerics
 
 
 def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
@@ -194,7 +230,8 @@ def _experiment_of(run: Run, spec: TrialSpec) -> Experiment:
 def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:
     """Return the stage's knowledge; one that the journal holds is taken up again where only a time budget's share differs."""
     seconds = (yield from _seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
-    knowledge = stage_knowledge(name, run.experiment, run.task, run.progress, settings=settings, seconds_per_run=seconds)
+    task = replace(run.task, numerics=run.task.numerics.within(_samples_that_fit(run)))
+    knowledge = stage_knowledge(name, run.experiment, task, run.progress, settings=settings, seconds_per_run=seconds)
     if name == "batch_size" and "seconds_per_step" in settings:
         knowledge = replace(knowledge, speeds=relative_speeds(dict(settings["seconds_per_step"]), knowledge.baseline))
     plan = run.journal.state.plans.get(name)
@@ -238,9 +275,14 @@ def _calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event,
         for _, result in run.executor.map([(run.experiment, request)]):
             if isinstance(result, Failure):
                 raise StageError(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
-            run.journal.append("calibration", {"key": key, **asdict(result)})
-    stored = run.journal.state.calibrations[key]
-    return Calibration(**{name: stored[name] for name in ("batch_size", "seconds_per_step", "seconds_per_evaluated_sample")})
+            run.journal.append("calibration", {"key": key, "task": run.task.task_id, **asdict(result)})
+    return Calibration(**known_fields(Calibration, run.journal.state.calibrations[key]))
+
+
+def _samples_that_fit(run: Run) -> int | None:
+    """The smallest micro-batch that a calibration of this task came down to; None where every batch fitted."""
+    own = [c for c in run.journal.state.calibrations.values() if c.get("task") == run.task.task_id]
+    return min((c["micro_batch"] for c in own if c["micro_batch"] is not None), default=None)
 
 
 def _out_of_time(run: Run, name: str, began: float) -> bool:

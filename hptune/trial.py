@@ -55,6 +55,15 @@ class Numerics:
     micro_batch: int | None = None
     compiled: bool = False
 
+    def for_batch(self, batch_size: int) -> Numerics:
+        """The same for trials of one batch size: without micro-batches where these hold the whole batch."""
+        return replace(self, micro_batch=None) if self.micro_batch is not None and self.micro_batch >= batch_size else self
+
+    def within(self, micro_batch: int | None) -> Numerics:
+        """The same with passes of at most `micro_batch` samples; None is no limit."""
+        limits = [limit for limit in (self.micro_batch, micro_batch) if limit is not None]
+        return replace(self, micro_batch=min(limits, default=None))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRule:
@@ -242,11 +251,15 @@ class CalibrationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Median seconds of one optimizer step and of evaluating one sample; infinite where the batch does not fit in memory."""
+    """Median seconds of one optimizer step and of evaluating one sample; infinite where not even one sample fits in memory.
+
+    `micro_batch`: how many samples fit in memory at once, where the batch is more; its gradients were then accumulated.
+    """
 
     batch_size: int
     seconds_per_step: float
     seconds_per_evaluated_sample: float
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from hptune.engine.training import Training, conditions
 from hptune.engine.workload import Problem
 from hptune.errors import HptuneError, RunDirectoryError
 from hptune.schedules import Schedule
-from hptune.trial import Calibration, CalibrationRequest, Curve, Status, TrialOutcome, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Status, TrialOutcome, TrialRecord, TrialSpec
 
 WARM_UP_STEPS = 3
 EVALUATIONS_TIMED = 3
@@ -50,33 +50,33 @@ def guarded(problem: Problem, spec: TrialSpec, train: Callable[[Training], objec
     outcome = _outcome(problem, spec, attempt, status, error)
     del attempt
     if status == "out_of_memory":
-        problem.kept.drop()
-        free_memory(problem.device)
+        _make_room(problem)
     return outcome
 
 
 def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
     """Measure median seconds of an optimizer step and of evaluating one validation sample; the training is thrown away.
 
-    Both are infinite where the batch does not fit into memory. Raises what the user's code raises.
+    Where the batch does not fit into memory, half of it is tried at a time, and so on; both are infinite where not even one sample
+    fits. Raises what the user's code raises.
     """
-    own = request.hyperparameters
-    steps = WARM_UP_STEPS + request.steps
-    spec = TrialSpec(
-        task=problem.task.task_id, hyperparameters=own, schedule=Schedule(kind="constant"), steps=steps, seed=problem.experiment.seed,
-        repetition=0, evaluate_at=(steps,), numerics=request.numerics,
+    size = request.hyperparameters.batch_size
+    numerics = request.numerics.for_batch(size)
+    while True:
+        try:
+            per_step, per_sample = _timings(problem, request, numerics)
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        _make_room(problem)
+        if numerics.micro_batch == 1 or size == 1:
+            per_step = per_sample = math.inf
+            break
+        numerics = replace(numerics, micro_batch=-(-(numerics.micro_batch or size) // 2))
+    return Calibration(
+        batch_size=size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample, micro_batch=numerics.micro_batch
     )  # fmt: skip
-    try:
-        with conditions(problem, spec):
-            per_step, per_sample = _timings(problem, spec, request.steps)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        per_step = per_sample = math.inf
-    if math.isinf(per_step):
-        problem.kept.drop()
-        free_memory(problem.device)
-    return Calibration(batch_size=own.batch_size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample)
 
 
 def describe_error(error: BaseException) -> str:
@@ -137,18 +137,30 @@ def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Statu
     return TrialOutcome(record, series.curve(training.table, done))
 
 
-def _timings(problem: Problem, spec: TrialSpec, steps: int) -> tuple[float, float]:
-    training = Training(problem, spec)
-    training.advance(WARM_UP_STEPS)
-    each = []
-    for _ in range(steps):
-        before = training.seconds
-        training.advance(1)
-        each.append(training.seconds - before)
-    samples = min(len(problem.parts.val), problem.evaluation_batch)
-    evaluations = []
-    for _ in range(1 + EVALUATIONS_TIMED):
-        began = time.perf_counter()
-        measure(problem, training.model, problem.parts.val, spec.numerics, limit=samples)
-        evaluations.append((time.perf_counter() - began) / samples)
+def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) -> tuple[float, float]:
+    steps = WARM_UP_STEPS + request.steps
+    spec = TrialSpec(
+        task=problem.task.task_id, hyperparameters=request.hyperparameters, schedule=Schedule(kind="constant"), steps=steps,
+        seed=problem.experiment.seed, repetition=0, evaluate_at=(steps,), numerics=numerics,
+    )  # fmt: skip
+    with conditions(problem, spec):
+        training = Training(problem, spec)
+        training.advance(WARM_UP_STEPS)
+        each = []
+        for _ in range(request.steps):
+            before = training.seconds
+            training.advance(1)
+            each.append(training.seconds - before)
+        samples = min(len(problem.parts.val), problem.evaluation_batch)
+        evaluations = []
+        for _ in range(1 + EVALUATIONS_TIMED):
+            began = time.perf_counter()
+            measure(problem, training.model, problem.parts.val, numerics, limit=samples)
+            evaluations.append((time.perf_counter() - began) / samples)
     return statistics.median(each), statistics.median(evaluations[1:])
+
+
+def _make_room(problem: Problem) -> None:
+    """After lack of memory: give back what this problem keeps and what nobody holds any more."""
+    problem.kept.drop()
+    free_memory(problem.device)

@@ -86,7 +86,8 @@ class Knowledge:
             "numerics": self.numerics,
             "stop": StopRule(),
         }
-        return TrialSpec(**{**spec, **changes})
+        fields = {**spec, **changes}
+        return TrialSpec(**{**fields, "numerics": fields["numerics"].for_batch(fields["hyperparameters"].batch_size)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` is the inverse."""
