@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
 from hptune.config.loader import LoadedConfig, from_tree, load_config, with_value
-from hptune.pipeline import Event
 from hptune.report.run import Run
+from hptune.running import Event
 from hptune.session import open_session
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(
 ) -> Run:
     """Run all stages (or `stages`) of a config file or mapping; return the finished run, as `load_run` would.
 
-    `overrides` maps dotted keys to values, as `--set` does. `on_event` is called with each event of `hptune.pipeline` as it happens.
+    `overrides` maps dotted keys to values, as `--set` does. `on_event` is called with each event of `hptune.running` as it happens.
     Scripts that start worker processes need the usual `if __name__ == "__main__":` guard. Raises the errors of `hptune.errors`.
     """
     loaded = _load(config, overrides)

@@ -7,94 +7,22 @@ continues by being run again, and ends with the same tables.
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from hptune.analysis.recommendation import Conclusion
+from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
 from hptune.config.schema import Experiment
 from hptune.errors import StageError
-from hptune.executors.base import Executor, Failure
-from hptune.knowledge import Finished, Progress, seconds_per_short_run, stage_knowledge
+from hptune.executors.base import Failure
+from hptune.knowledge import Finished, Progress, stage_knowledge
+from hptune.running import Event, Remark, RoundPlanned, Run, StageConcluded, StageStarted, TrialDone
 from hptune.sampler import TpeSampler
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.batch_size import relative_speeds
 from hptune.store.journal import Journal
-from hptune.store.layout import RunLayout, write_curve
-from hptune.trial import (
-    Calibration,
-    CalibrationRequest,
-    Curve,
-    Hyperparameters,
-    Numerics,
-    Task,
-    TrialOutcome,
-    TrialRecord,
-    TrialSpec,
-    content_hash,
-    known_fields,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageStarted:
-    """A stage begins, from `knowledge`."""
-
-    stage: str
-    knowledge: Knowledge
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundPlanned:
-    """A round of `trials` was planned, `known` of them already in the journal."""
-
-    stage: str
-    trials: int
-    known: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialDone:
-    """One trial ended and is in the journal."""
-
-    stage: str
-    record: TrialRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageConcluded:
-    """A stage is finished."""
-
-    conclusion: Conclusion
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """Something worth saying on the way."""
-
-    text: str
-
-
-Event = StageStarted | RoundPlanned | TrialDone | StageConcluded | Remark
-
-
-@dataclass(slots=True, kw_only=True)
-class Run:
-    """What the loop works with; `progress` grows as stages finish.
-
-    `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back.
-    """
-
-    experiment: Experiment
-    task: Task
-    executor: Executor
-    journal: Journal
-    layout: RunLayout
-    variants: Mapping[str, Experiment] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
-    clock: Callable[[], float] = time.monotonic
+from hptune.store.layout import write_curve
+from hptune.trial import Curve, Task, TrialOutcome, TrialRecord, TrialSpec
 
 
 def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
@@ -112,7 +40,7 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
         run.journal.append("task", asdict(run.task))
     began = run.clock()
     if name == "batch_size" and settings["compare"] == "time":
-        settings = {**settings, "seconds_per_step": (yield from _calibrated_sizes(run, settings))}
+        settings = {**settings, "seconds_per_step": (yield from calibrated_sizes(run, settings))}
     knowledge = yield from _knowledge(run, name, settings)
     yield StageStarted(stage=name, knowledge=knowledge)
     knowledge, done = yield from _rounds(run, name, knowledge, began)
@@ -171,29 +99,15 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         planned += new
         _journal_plan(run, name, knowledge, planned)
         yield RoundPlanned(stage=name, trials=len(new), known=len(new) - len(missing))
+        if len(missing) > 1:
+            yield from settle_workers(run)
         for record in _execute(run, missing):
             yield TrialDone(stage=name, record=record)
         done = [records[spec.trial_id] for spec in planned]
-        smaller = yield from _within_memory(run, knowledge, done)
+        smaller = yield from numerics_within_memory(run, knowledge, done)
         if smaller != knowledge.numerics:
             knowledge, planned, done = replace(knowledge, numerics=smaller), [], []
     return knowledge, done
-
-
-def _within_memory(run: Run, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Generator[Event, None, Numerics]:
-    """The stage's numerics, with smaller micro-batches where a trial ran out of memory and fewer samples at once would have fitted."""
-    numerics = knowledge.numerics
-    for record in done:
-        own = record.spec.hyperparameters
-        if record.status == "out_of_memory" and record.spec.task == run.task.task_id and record.spec.numerics.micro_batch is None:
-            found = yield from _calibration(run, own)
-            if found.micro_batch is not None and math.isfinite(found.seconds_per_step) and numerics.within(found.micro_batch) != numerics:
-                numerics = numerics.within(found.micro_batch)
-                yield Remark(
-                    text=f"batch size {own.batch_size} does not fit into memory: gradients are accumulated over {numerics.micro_batch} "
-                    "samples at a time (batch norm then sees these)"
-                )
-    return numerics
 
 
 def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
@@ -229,8 +143,8 @@ def _experiment_of(run: Run, spec: TrialSpec) -> Experiment:
 
 def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:
     """Return the stage's knowledge; one that the journal holds is taken up again where only a time budget's share differs."""
-    seconds = (yield from _seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
-    task = replace(run.task, numerics=run.task.numerics.within(_samples_that_fit(run)))
+    seconds = (yield from seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
+    task = replace(run.task, numerics=run.task.numerics.within(samples_that_fit(run)))
     knowledge = stage_knowledge(name, run.experiment, task, run.progress, settings=settings, seconds_per_run=seconds)
     if name == "batch_size" and "seconds_per_step" in settings:
         knowledge = replace(knowledge, speeds=relative_speeds(dict(settings["seconds_per_step"]), knowledge.baseline))
@@ -240,49 +154,6 @@ def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Ev
         if replace(journalled, allowance=knowledge.allowance) == Knowledge.from_json(_plain(knowledge.to_json())):
             return journalled
     return knowledge
-
-
-def _calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Generator[Event, None, list[list[float]]]:
-    """Return [[batch size, seconds per step], ...] for the sizes the data can fill; measured once, then journalled."""
-    own = run.experiment.baseline_hyperparameters()
-    sizes = sorted({own.batch_size, *settings["values"]})
-    measured = []
-    for size in sizes:
-        if size <= run.task.train_samples:
-            calibration = yield from _calibration(run, own.but(batch_size=size))
-            measured.append([size, calibration.seconds_per_step])
-    return measured
-
-
-def _seconds_per_run(run: Run) -> Generator[Event, None, float]:
-    """Wall seconds of one short-run equivalent: measured by the trials so far, or else by a calibration at the baseline."""
-    finished = list(run.progress.finished.values())
-    records = {r.trial_id: (s.knowledge.cost(r.spec), r.seconds) for s in finished for r in s.records}
-    cost, seconds = (sum(pair[i] for pair in records.values()) for i in (0, 1))
-    if cost == 0:
-        own = run.experiment.baseline_hyperparameters()
-        calibration = yield from _calibration(run, own)
-        knowledge = stage_knowledge("lr_range", run.experiment, run.task, Progress(), settings={})
-        cost, seconds = 1.0, seconds_per_short_run(knowledge, calibration)
-    return max(seconds / cost / run.executor.workers, 1e-6)
-
-
-def _calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event, None, Calibration]:
-    request = CalibrationRequest(hyperparameters=hyperparameters, numerics=run.task.numerics)
-    key = content_hash([run.task.task_id, asdict(request)])
-    if key not in run.journal.state.calibrations:
-        yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
-        for _, result in run.executor.map([(run.experiment, request)]):
-            if isinstance(result, Failure):
-                raise StageError(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
-            run.journal.append("calibration", {"key": key, "task": run.task.task_id, **asdict(result)})
-    return Calibration(**known_fields(Calibration, run.journal.state.calibrations[key]))
-
-
-def _samples_that_fit(run: Run) -> int | None:
-    """The smallest micro-batch that a calibration of this task came down to; None where every batch fitted."""
-    own = [c for c in run.journal.state.calibrations.values() if c.get("task") == run.task.task_id]
-    return min((c["micro_batch"] for c in own if c["micro_batch"] is not None), default=None)
 
 
 def _out_of_time(run: Run, name: str, began: float) -> bool:

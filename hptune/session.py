@@ -16,7 +16,8 @@ from hptune.errors import ConfigError, InputError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
-from hptune.pipeline import Event, Run, StageConcluded, resume_progress, run_stage, run_stages
+from hptune.pipeline import resume_progress, run_stage, run_stages
+from hptune.running import Event, Run, StageConcluded
 from hptune.stages import STAGES
 from hptune.store.environment import describe_environment
 from hptune.store.journal import Journal
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from hptune.engine.problem import Problem
 
 MOVED_BY_THE_SEARCH = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")
+MOST_WORKERS = 16  # processes on one GPU
+FLOPS_THAT_FILL = 10**11  # of a step: a fraction of a millisecond of a fast GPU, as long as launching its kernels takes
 NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by")
 """Config blocks that change no single training, so that sweeping them says nothing."""
 
@@ -52,21 +55,34 @@ class Session:
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        from hptune.engine.numerics import resolve_device
         from hptune.engine.problem import open_problem
         from hptune.engine.worker import perform
 
         with contextlib.ExitStack() as stack:
-            executor = stack.enter_context(self._make_executor(perform))
-            if not self._training and (self._fresh or not self.layout.journal.exists()):
+            on_cpu = resolve_device(self.experiment.device).type == "cpu"
+            executor = stack.enter_context(self._executor(perform, "cpu")) if on_cpu else None
+            if executor and not self._training and (self._fresh or not self.layout.journal.exists()):
                 executor.start()  # workers import torch while this process loads the data
             self.problem: Problem = open_problem(self.experiment)
             self.task: Task = self.problem.task
+            room = self.task.numerics.device == "cuda" and leaves_room(self.task, self.experiment)
+            executor = executor or stack.enter_context(self._executor(perform, self.task.numerics.device, room=room))
             if self._fresh:
                 retire(self.layout)
             stack.enter_context(hold_lock(self.layout))
             self.journal = stack.enter_context(Journal(self.layout.journal))
             self._describe()
-            self._run = Run(experiment=self.experiment, task=self.task, executor=executor, journal=self.journal, layout=self.layout)
+            if self.task.numerics.threads > 1 and self.experiment.executor.workers == "auto":
+                executor.resize(max(1, executor.workers // self.task.numerics.threads))
+            self._run = Run(
+                experiment=self.experiment,
+                task=self.task,
+                executor=executor,
+                journal=self.journal,
+                layout=self.layout,
+                most_workers=MOST_WORKERS if room and self.experiment.executor.workers == "auto" else 1,
+            )
             self._held = stack.pop_all()
         return self
 
@@ -126,13 +142,10 @@ class Session:
                 report.write_tables(report.load(self.layout.root))
             yield event
 
-    def _make_executor(self, work: Callable[[Any], Any]) -> Executor:
-        from hptune.engine.numerics import resolve_device
-
+    def _executor(self, work: Callable[[Any], Any], device: str, *, room: bool = False) -> Executor:
         section = self.experiment.executor
-        device = resolve_device(self.experiment.device).type
         threads = section.threads if isinstance(section.threads, int) else 1
-        name, workers = resolve(section.name, section.workers, device, threads=threads)
+        name, workers = resolve(section.name, section.workers, device, threads=threads, room=room)
         return make_executor(name, work, workers=workers, threads=threads)
 
     def _describe(self) -> None:
@@ -179,6 +192,11 @@ def open_session(
 ) -> Session:
     """Return a session to be entered with `with`; `training` is for one that only trains."""
     return Session(loaded, run_dir=run_dir, fresh=fresh, command=command, training=training)
+
+
+def leaves_room(task: Task, experiment: Experiment) -> bool:
+    """Whether one trial is too little work for a GPU, so that several at once may get more done."""
+    return 0 < task.flops * experiment.baseline_hyperparameters().batch_size < FLOPS_THAT_FILL
 
 
 def enabling(loaded: LoadedConfig, stage: str) -> LoadedConfig:

@@ -226,7 +226,8 @@ class Task:
     """What all trials of a sweep share, as the engine found it when data and model were built once.
 
     `task_id` is the hash of `identity` (fingerprints of data and user code, resolved model, loss, metric, optimizer, versions).
-    `test_samples` is 0 without a test part; `classes` 0 for regression; `notes` are sentences worth showing.
+    `test_samples` is 0 without a test part; `classes` 0 for regression; `notes` are sentences worth showing. `flops`: floating-point
+    operations of forward and backward pass for one training sample, as far as torch counts them.
     """
 
     task_id: str
@@ -238,15 +239,19 @@ class Task:
     parameters: int
     numerics: Numerics
     notes: tuple[str, ...] = ()
+    flops: int = 0
+
+
+STEPS_TIMED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRequest:
-    """Measure the seconds of one optimizer step at this batch size, alone on the device."""
+    """Measure the seconds of one optimizer step at this batch size."""
 
     hyperparameters: Hyperparameters
     numerics: Numerics
-    steps: int = 20
+    steps: int = STEPS_TIMED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,12 +259,14 @@ class Calibration:
     """Median seconds of one optimizer step and of evaluating one sample; infinite where not even one sample fits in memory.
 
     `micro_batch`: how many samples fit in memory at once, where the batch is more; its gradients were then accumulated.
+    `memory_share`: the part of the device's memory that all processes together held meanwhile; 0 on a CPU.
     """
 
     batch_size: int
     seconds_per_step: float
     seconds_per_evaluated_sample: float
     micro_batch: int | None = None
+    memory_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from hptune.cli import words
 from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table
-from hptune.pipeline import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
+from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
 from hptune.stages.base import FRESH_REPETITIONS
 from hptune.trial import TrialRecord
 

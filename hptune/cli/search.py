@@ -16,7 +16,7 @@ from hptune.errors import InputError
 if TYPE_CHECKING:
     from hptune.cli.console import Console
     from hptune.config.loader import LoadedConfig
-    from hptune.pipeline import Event
+    from hptune.running import Event
     from hptune.session import Session
 
 STAGES_BY_WORD = {"batch-size": "batch_size", "momentum": "momentum", "wd": "weight_decay", "weight-decay": "weight_decay"}

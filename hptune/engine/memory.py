@@ -26,3 +26,11 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def share_in_use(device: torch.device) -> float:
+    """The part of the device's memory that is taken, by whichever process; 0 where that cannot be asked."""
+    if device.type != "cuda":
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return 1 - free / total

@@ -25,9 +25,10 @@ from hptune.trial import Numerics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What the first step showed: the numerics of all trials, and sentences about what had to give way."""
+    """What the first step showed: the numerics of all trials, FLOPs of a training sample, and sentences about what had to give way."""
 
     numerics: Numerics
+    flops: int
     notes: tuple[str, ...]
 
 
@@ -58,7 +59,7 @@ def probe(problem: Problem) -> Settled:
     if capturable(problem, numerics):
         _engine_step(problem, numerics, size)
         notes += [f"steps are launched one by one, not replayed: {problem.kept.refusal}"] if problem.kept.refusal else []
-    return Settled(numerics=numerics, notes=tuple(notes))
+    return Settled(numerics=numerics, flops=flops, notes=tuple(notes))
 
 
 def _batch_size(problem: Problem) -> int:

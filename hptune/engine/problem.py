@@ -133,7 +133,7 @@ def _open(
         task=task,
     )
     settled = probe(problem)
-    return replace(problem, task=replace(task, numerics=settled.numerics, notes=(*notes, *settled.notes)))
+    return replace(problem, task=replace(task, numerics=settled.numerics, flops=settled.flops, notes=(*notes, *settled.notes)))
 
 
 def _outputs(loss: str | None, parts: Parts) -> int:

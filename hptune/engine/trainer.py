@@ -10,16 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hptune.engine.measure import TEST_BLOCKS, Measurement, measure
-from hptune.engine.memory import free_memory, is_out_of_memory
+from hptune.engine.memory import free_memory, is_out_of_memory, share_in_use
 from hptune.engine.targets import blamed_line
 from hptune.engine.training import Training, conditions
 from hptune.engine.workload import Problem
 from hptune.errors import HptuneError, RunDirectoryError
 from hptune.schedules import Schedule
-from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Status, TrialOutcome, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Status, StopRule, TrialOutcome, TrialRecord, TrialSpec
 
 WARM_UP_STEPS = 3
 EVALUATIONS_TIMED = 3
+STEPS_BETWEEN_LOOKS = StopRule().window  # trials wait for the device as often
 LONGEST_ERROR = 500  # characters kept of an exception's message
 
 
@@ -62,9 +63,11 @@ def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
     """
     size = request.hyperparameters.batch_size
     numerics = request.numerics.for_batch(size)
+    share = 0.0
     while True:
         try:
             per_step, per_sample = _timings(problem, request, numerics)
+            share = share_in_use(problem.device)
             break
         except Exception as error:
             if not is_out_of_memory(error):
@@ -75,7 +78,8 @@ def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
             break
         numerics = replace(numerics, micro_batch=-(-(numerics.micro_batch or size) // 2))
     return Calibration(
-        batch_size=size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample, micro_batch=numerics.micro_batch
+        batch_size=size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample, micro_batch=numerics.micro_batch,
+        memory_share=share,
     )  # fmt: skip
 
 
@@ -138,7 +142,7 @@ def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Statu
 
 
 def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) -> tuple[float, float]:
-    steps = WARM_UP_STEPS + request.steps
+    steps = WARM_UP_STEPS + request.steps + STEPS_BETWEEN_LOOKS
     spec = TrialSpec(
         task=problem.task.task_id, hyperparameters=request.hyperparameters, schedule=Schedule(kind="constant"), steps=steps,
         seed=problem.experiment.seed, repetition=0, evaluate_at=(steps,), numerics=numerics,
@@ -147,10 +151,11 @@ def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) 
         training = Training(problem, spec)
         training.advance(WARM_UP_STEPS)
         each = []
-        for _ in range(request.steps):
+        block = 1 if problem.device.type == "cpu" else STEPS_BETWEEN_LOOKS
+        for _ in range(-(-request.steps // block)):
             before = training.seconds
-            training.advance(1)
-            each.append(training.seconds - before)
+            training.advance(block)
+            each.append((training.seconds - before) / block)
         samples = min(len(problem.parts.val), problem.evaluation_batch)
         evaluations = []
         for _ in range(1 + EVALUATIONS_TIMED):

@@ -36,6 +36,10 @@ class Executor(Protocol):
         """Start the workers now, so that they load their code while the caller does something else; `map` does it otherwise."""
         ...
 
+    def resize(self, workers: int) -> None:
+        """Use as many workers from now on, as far as this executor can: surplus ones end, new ones have loaded their code on return."""
+        ...
+
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield `(index, result or Failure)` for every item."""
         ...

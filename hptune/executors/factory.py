@@ -11,12 +11,14 @@ from hptune.executors.serial import SerialExecutor
 from hptune.machine import available_cores
 
 
-def resolve(name: str, workers: int | Literal["auto"], device_type: str, cpu_count: int | None = None, threads: int = 1) -> tuple[str, int]:
+def resolve(
+    name: str, workers: int | Literal["auto"], device_type: str, cpu_count: int | None = None, threads: int = 1, *, room: bool = False
+) -> tuple[str, int]:
     """Settle `auto`: return the executor's name and its number of workers.
 
     On a CPU there is one worker for each `threads` of the `cpu_count` cores (default: those available); on other devices there is
-    one unless the config names more. Under `auto` a single worker needs no process of its own. Raises ConfigError for an executor
-    this version has not.
+    one unless the config names more. Under `auto` a single worker needs no process of its own, unless one trial leaves `room` on its
+    device, where more may follow. Raises ConfigError for an executor this version has not.
     """
     if name == "serial":
         return "serial", 1
@@ -24,7 +26,8 @@ def resolve(name: str, workers: int | Literal["auto"], device_type: str, cpu_cou
         raise _unknown(name)
     fitting = max(1, (cpu_count or available_cores()) // threads) if device_type == "cpu" else 1
     count = fitting if workers == "auto" else workers
-    return ("serial" if name == "auto" and count == 1 else "process"), count
+    alone = count == 1 and not (room and workers == "auto")
+    return ("serial" if name == "auto" and alone else "process"), count
 
 
 def make_executor(name: str, work: Work, workers: int, threads: int) -> Executor:

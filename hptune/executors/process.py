@@ -49,6 +49,18 @@ class ProcessExecutor:
         """Start all workers now; they load their code while the caller does something else."""
         self._grow(self.workers)
 
+    def resize(self, workers: int) -> None:
+        """Use `workers` processes from now on; returns once all have loaded their code. Raises HptuneError where they cannot start."""
+        surplus = self._pool[workers:]
+        del self._pool[workers:]
+        _end(surplus)
+        self.workers = workers
+        self.start()
+        nothing = _Batch([], deque(), 0)
+        while not all(worker.ready for worker in self._pool):
+            self._collect(nothing)
+            self.start()
+
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield `(index, result or Failure)` for every item, in the order in which they are done.
 

@@ -21,6 +21,9 @@ class SerialExecutor:
     def start(self) -> None:
         """There is nothing to start."""
 
+    def resize(self, workers: int) -> None:
+        """It is one worker always."""
+
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield `(index, result or Failure)` for every item, in order."""
         for index, item in enumerate(items):

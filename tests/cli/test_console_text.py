@@ -15,7 +15,7 @@ from hptune.cli.console import Console, json_text
 from hptune.cli.progress import Tracker, follow, trial_line
 from hptune.cli.results import differing_keys, finding, gain_sentence, recommendation_table, stage_table
 from hptune.cli.tables import Column, Table
-from hptune.pipeline import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
+from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
 from hptune.trial import Hyperparameters, Numerics, TrialRecord, TrialSpec

@@ -139,3 +139,9 @@ def unsendable(item: str) -> Any:
 
 def loaded(item: str) -> bool:
     return item in sys.modules
+
+
+def process_id(seconds: float) -> int:
+    """The worker's pid, after so long that no worker gets two of as many items."""
+    time.sleep(seconds)
+    return os.getpid()

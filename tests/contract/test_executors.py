@@ -76,6 +76,32 @@ def test_map_can_be_called_again(make: MakeExecutor) -> None:
         assert sorted(executor.map(range(size))) == [(i, i * i) for i in range(size)]
 
 
+def test_any_size_maps_all_items(make: MakeExecutor) -> None:
+    executor = make(work.square)
+    for workers in (3, 1, 2):
+        executor.resize(workers)
+        assert sorted(executor.map(range(5))) == [(i, i * i) for i in range(5)]
+
+
+def test_a_resized_pool_gives_each_worker_an_item_at_once() -> None:
+    with ProcessExecutor(work.process_id, 1) as executor:
+        first = {pid for _, pid in executor.map([0])}
+        executor.resize(3)
+        assert executor.workers == 3
+        assert len({pid for _, pid in executor.map([0.2, 0.2, 0.2])}) == 3
+        before = pids(executor)
+        executor.resize(1)
+        assert {pid for _, pid in executor.map([0, 0])} == first
+        wait_until(lambda: not any(alive(pid) for pid in before if pid not in first))
+
+
+def test_resizing_says_why_workers_cannot_start() -> None:
+    with ProcessExecutor(work.process_id, 1) as executor:
+        executor._work = b"not a pickle"
+        with pytest.raises(HptuneError, match="cannot load their code"):
+            executor.resize(2)
+
+
 def test_an_exception_is_a_result(make: MakeExecutor) -> None:
     results = dict(make(work.square_unless_negative).map([1, -2, 3]))
     assert (results[0], results[2]) == (1, 9)
@@ -337,6 +363,18 @@ def test_workers_do_not_load_torch() -> None:
 )
 def test_auto_is_settled_by_device_and_cores(asked: tuple[Any, ...], settled: tuple[str, int]) -> None:
     assert resolve(*asked) == settled
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"),
+    [
+        (("auto", "auto", "cuda"), ("process", 1)),
+        (("auto", 1, "cuda"), ("serial", 1)),
+        (("serial", "auto", "cuda"), ("serial", 1)),
+    ],
+)
+def test_where_one_trial_leaves_room_more_may_follow(asked: tuple[Any, ...], settled: tuple[str, int]) -> None:
+    assert resolve(*asked, room=True) == settled
 
 
 def test_cores_are_those_this_process_may_use() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hptune
-from hptune.pipeline import StageConcluded
+from hptune.running import StageConcluded
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from hptune.config.loader import dump_config, from_tree
 from hptune.config.schema import Experiment
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
-from hptune.pipeline import Run, run_stage, run_stages
+from hptune.pipeline import run_stage, run_stages
+from hptune.running import Run
 from hptune.store.journal import Journal
 from hptune.store.layout import RunLayout, write_atomic
 from hptune.trial import Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec

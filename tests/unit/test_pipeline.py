@@ -15,7 +15,8 @@ from hptune.config.schema import Experiment
 from hptune.errors import StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
-from hptune.pipeline import Remark, Run, StageConcluded, TrialDone, resume_progress, run_stages
+from hptune.pipeline import resume_progress, run_stages
+from hptune.running import Remark, Run, StageConcluded, TrialDone
 from hptune.store.journal import Journal, replay
 from hptune.store.layout import RunLayout
 from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
@@ -219,3 +220,89 @@ def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: P
     spent = now[0]
     go()
     assert now[0] <= spent + 5, "run again, it has nothing left to spend"
+
+
+# ---- memory and how many trials at once
+
+
+class Limited(Training):
+    """A device that holds `most` samples at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.accumulated = most, set[int]()
+
+    def __call__(self, item: tuple[Experiment, TrialSpec | CalibrationRequest]) -> TrialOutcome | Calibration:
+        request = item[1]
+        size = request.hyperparameters.batch_size
+        if isinstance(request, CalibrationRequest):
+            result = super().__call__(item)
+            assert isinstance(result, Calibration)
+            return result if size <= self.most else replace(result, micro_batch=self.most)
+        if (request.numerics.micro_batch or size) > self.most:
+            self.asked.append(request.trial_id)
+            return TrialOutcome(TrialRecord(spec=request, status="out_of_memory"), Curve({"step": []}))
+        self.accumulated |= {size} if request.numerics.micro_batch else set()
+        return super().__call__(item)
+
+
+def test_a_batch_that_outgrows_memory_is_accumulated_from_then_on(tmp_path: Path) -> None:
+    device = Limited(64)
+    events = run_in(tmp_path / "r", device, experiment())
+    assert [e.text for e in events if isinstance(e, Remark) and "does not fit into memory" in e.text] == [
+        "batch size 128 does not fit into memory: gradients are accumulated over 64 samples at a time (batch norm then sees these)"
+    ]
+    found = conclusions(events)["batch_size"]
+    assert {row.hyperparameters.batch_size for row in found.rows if row.verdict != "out_of_memory"} == {32, 64, 128}
+    assert device.accumulated == {128}
+    assert len(device.asked) == len(set(device.asked)), "what fits is the same trial as before"
+
+
+def test_a_run_continued_after_lack_of_memory_runs_nothing_again(tmp_path: Path) -> None:
+    whole = conclusions(run_in(tmp_path / "r", Limited(64), experiment()))
+    again = Limited(64)
+    assert str(conclusions(run_in(tmp_path / "r", again, experiment()))) == str(whole)
+    assert again.asked == []
+
+
+class Device(SerialExecutor):
+    """An executor whose device gets more done with more workers, up to a number, each holding a share of its memory."""
+
+    def __init__(self, work: Any, *, best: int, share: float = 0.01) -> None:
+        super().__init__(work)
+        self.best, self.share, self.sizes = best, share, list[int]()
+
+    def resize(self, workers: int) -> None:
+        self.workers = workers
+        self.sizes.append(workers)
+
+    def map(self, items: Any) -> Iterator[tuple[int, Any]]:
+        slower = max(1.0, self.workers / self.best)
+        for index, result in super().map(items):
+            measured = isinstance(result, Calibration)
+            yield index, replace(result, seconds_per_step=0.001 * slower, memory_share=self.share * self.workers) if measured else result
+
+
+def on_device(folder: Path, device: Device, most: int = 16) -> list[str]:
+    layout = RunLayout(folder)
+    with Journal(layout.journal) as journal:
+        run = Run(experiment=experiment(), task=TASK, executor=device, journal=journal, layout=layout, most_workers=most)
+        return [e.text for e in run_stages(run, ["momentum"]) if isinstance(e, Remark)]
+
+
+@pytest.mark.parametrize(("best", "share", "most", "chosen"), [(4, 0.01, 16, 4), (1, 0.01, 16, 1), (16, 0.2, 16, 4), (16, 0.01, 8, 8)])
+def test_workers_are_doubled_while_that_pays_and_fits(tmp_path: Path, best: int, share: float, most: int, chosen: int) -> None:
+    device = Device(Training(), best=best, share=share)
+    remarks = on_device(tmp_path / "r", device, most)
+    assert device.workers == chosen
+    assert remarks[-1] == (f"{chosen} trials at once" if chosen > 1 else "one trial at a time")
+
+
+def test_the_number_of_workers_is_measured_once(tmp_path: Path) -> None:
+    on_device(tmp_path / "r", Device(Training(), best=4))
+    RunLayout(tmp_path / "r").journal.write_text(
+        "".join(line for line in RunLayout(tmp_path / "r").journal.read_text().splitlines(keepends=True) if '"kind": "trial"' not in line)
+    )
+    again = Device(Training(), best=1)
+    on_device(tmp_path / "r", again)
+    assert again.sizes == [4]

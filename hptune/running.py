@@ -1,0 +1,77 @@
+"""What the loop works with, and what it tells whoever watches it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hptune.analysis.recommendation import Conclusion
+from hptune.config.schema import Experiment
+from hptune.executors.base import Executor
+from hptune.knowledge import Progress
+from hptune.stages import Knowledge
+from hptune.store.journal import Journal
+from hptune.store.layout import RunLayout
+from hptune.trial import Task, TrialRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage begins, from `knowledge`."""
+
+    stage: str
+    knowledge: Knowledge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlanned:
+    """A round of `trials` was planned, `known` of them already in the journal."""
+
+    stage: str
+    trials: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialDone:
+    """One trial ended and is in the journal."""
+
+    stage: str
+    record: TrialRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConcluded:
+    """A stage is finished."""
+
+    conclusion: Conclusion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something worth saying on the way."""
+
+    text: str
+
+
+Event = StageStarted | RoundPlanned | TrialDone | StageConcluded | Remark
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What the loop works with; `progress` grows as stages finish.
+
+    `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back. `most_workers`: how
+    many trials at once are to be tried, before the first round, to find what the device does best with; 1 where that is settled.
+    """
+
+    experiment: Experiment
+    task: Task
+    executor: Executor
+    journal: Journal
+    layout: RunLayout
+    variants: Mapping[str, Experiment] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    clock: Callable[[], float] = time.monotonic
+    most_workers: int = 1
