@@ -1,0 +1,125 @@
+"""The engine on a CUDA device: captured, compiled and eager steps agree, and nothing of a trial stays. Skipped without such a device."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from training_problems import USER_CODE, opened, own, spec_of
+
+from hptune.engine.problem import open_problem
+from hptune.engine.program import rig_for
+from hptune.engine.trainer import calibrate, run_trial
+from hptune.trial import CalibrationRequest
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+SMALL = {"model": {"name": "small_cnn", "args": {"width": 8}}, "device": "cuda", "precision": "fp32", "executor": {"compile": False}}
+AUGMENTED = {**SMALL, "data": {"name": "digits", "augment": ["flip", "crop:1", "cutout:2"]}}
+
+
+def eagerly(problem, spec):
+    """Run a trial step by step, whatever could be captured."""
+    before, problem.kept.refusal = problem.kept.refusal, "steps one by one are wanted"
+    problem.kept.drop()
+    try:
+        return run_trial(problem, spec)
+    finally:
+        problem.kept.refusal = before
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_captured_steps_are_the_eager_ones(optimizer, precision):
+    problem = opened(**{**AUGMENTED, "precision": precision}, optimizer={"name": optimizer})
+    spec = spec_of(problem, lr=0.01, steps=80)
+    captured, eager = run_trial(problem, spec).record, eagerly(problem, spec).record
+    assert problem.kept.refusal is None
+    assert captured.status == eager.status == "completed"
+    assert captured.val_loss == pytest.approx(eager.val_loss, rel=0.02)
+    assert captured.curve.train_loss == pytest.approx(eager.curve.train_loss, rel=0.02)
+
+
+def test_dropout_is_drawn_alike(tmp_path):
+    (tmp_path / "own.py").write_text(USER_CODE)
+    problem = open_problem(own(str(tmp_path / "own.py"), args={"dropout": 0.5}, device="cuda"))
+    spec = spec_of(problem, steps=30, batch_size=40)
+    assert run_trial(problem, spec).record.val_loss == pytest.approx(eagerly(problem, spec).record.val_loss, rel=0.02)
+
+
+def test_trials_of_a_shape_share_a_graph_and_leave_nothing_in_it():
+    problem = opened(**AUGMENTED)
+    a, b = spec_of(problem, steps=20), spec_of(problem, steps=12, lr=0.3, seed=9)
+    first = run_trial(problem, a).record
+    run_trial(problem, b)
+    again = run_trial(problem, a).record
+    assert len(problem.kept.programs) == 1
+    assert again.val_loss == pytest.approx(first.val_loss, rel=1e-3)
+
+
+def test_what_python_steers_is_trained_step_by_step(tmp_path):
+    (tmp_path / "own.py").write_text(
+        USER_CODE + "\nclass Syncs(Net):\n    def forward(self, x):\n        return super().forward(x) * (1.0 if x.sum().item() > 0 else 0.5)\n"
+    )
+    problem = open_problem(own(str(tmp_path / "own.py"), model="Syncs", device="cuda"))
+    assert "cannot be captured" in problem.kept.refusal
+    assert run_trial(problem, spec_of(problem, steps=10)).record.status == "completed"
+
+
+def test_the_device_survives_a_failed_capture(tmp_path):
+    test_what_python_steers_is_trained_step_by_step(tmp_path)
+    problem = opened(**SMALL)
+    assert run_trial(problem, spec_of(problem, steps=10)).record.status == "completed"
+    assert problem.kept.refusal is None
+
+
+@pytest.mark.slow
+def test_compiled_and_captured_steps_train_as_plain_ones():
+    plain, compiled = opened(**SMALL), opened(**{**SMALL, "executor": {"compile": True}})
+    assert compiled.task.numerics.compiled
+    for size in (32, 64):
+        a, b = (run_trial(p, spec_of(p, batch_size=size, steps=40)).record for p in (plain, compiled))
+        assert b.val_loss == pytest.approx(a.val_loss, rel=0.05)
+
+
+def test_fp16_skips_no_schedule_step():
+    problem = opened(**{**SMALL, "precision": "fp16"})
+    record = run_trial(problem, spec_of(problem, steps=30)).record
+    assert (record.status, record.steps) == ("completed", 30)
+
+
+def test_lack_of_memory_is_freed_and_accumulation_reaches_the_batch():
+    problem = opened(**SMALL)
+    spec = spec_of(problem, steps=4, batch_size=1024)
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 4 * 2**20
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
+    try:
+        assert run_trial(problem, spec).record.status == "out_of_memory"
+        found = calibrate(problem, CalibrationRequest(hyperparameters=spec.hyperparameters, numerics=spec.numerics, steps=2))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert found.micro_batch is None or found.micro_batch < 1024
+    pieces = replace(spec, numerics=replace(spec.numerics, micro_batch=256))
+    assert run_trial(problem, pieces).record.status == "completed"
+
+
+def test_a_step_waits_for_nothing():
+    problem = opened(**SMALL)
+    rig, program = rig_for(problem, 64, problem.task.numerics)
+    assert program is not None
+    indices = torch.randint(len(problem.parts.train), (20, 64), device="cuda")
+    rates = torch.full((20,), 0.01, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        program.run(indices, rates, rates, 1e-4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(bool(parameter.isfinite().all()) for parameter in rig.model.parameters())
+
+
+def test_records_do_not_depend_on_the_checks_between():
+    problem = opened(**SMALL)
+    spec = spec_of(problem, steps=40, evaluate_at=(40,))
+    often = replace(spec, stop=replace(spec.stop, window=4))
+    assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=1e-3)
