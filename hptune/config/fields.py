@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -91,3 +91,4 @@ Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 TargetName = Annotated[str, AfterValidator(_check_target)]
 Distinct = AfterValidator(_check_distinct)
+LoadersOrAuto = Annotated[Annotated[int, Field(ge=0, le=10**3)] | Literal["auto"], needs("a whole number of at least 0, or auto")]

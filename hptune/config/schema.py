@@ -12,7 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from hptune.config.fields import Count, Fraction, InnerFraction, Momentum, NonNegative, Positive, Section, TargetName, needs, suggestion
+from hptune.config.fields import (
+    Count,
+    Fraction,
+    InnerFraction,
+    LoadersOrAuto,
+    Momentum,
+    NonNegative,
+    Positive,
+    Section,
+    TargetName,
+    needs,
+    suggestion,
+)
 from hptune.config.sections import BudgetSection, ExecutorSection, ScheduleSection, Stages, Values
 from hptune.trial import Hyperparameters
 
@@ -98,6 +110,7 @@ class Data(Section):
         needs("stratified, random, time or {group: KEY}"),
     ] = "stratified"
     augment: list[str] = Field(default_factory=list)
+    workers: LoadersOrAuto = "auto"  # processes that read the items of a Dataset; 0 is the one that trains
 
     @field_validator("augment")
     @classmethod

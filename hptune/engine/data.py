@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from hptune.config.schema import Data
 from hptune.engine.arrays import Arrays, Indices, leaves, shape_of
 from hptune.engine.datasets import Items, identify, shapes
 from hptune.engine.parts import DatasetPart, MapDataset, Normalization, Part, Parts, TensorPart, batches, statistics_of
+from hptune.engine.placing import place
 from hptune.engine.sources import Samples, Source, load_source, source_of_objects
 from hptune.engine.splits import balanced_order, divide, draw
 from hptune.engine.targets import bind_target
@@ -25,25 +26,28 @@ __all__ = ["DatasetPart", "MapDataset", "Part", "Parts", "TensorPart", "batches"
 _LIMIT, _SPLIT, _VAL_ORDER, _TEST_ORDER = range(4)  # independent random streams of one seed
 
 
-def load_parts(section: Data, *, seed: int, device: torch.device) -> Parts:
+def load_parts(section: Data, *, seed: int, device: torch.device, room: int | None = None) -> Parts:
     """Return the data set that `section` describes, divided by `seed`, on `device`.
 
+    Arrays that take more than `room` bytes there are streamed from main memory instead; half of the free memory where not given.
     Raises DataError where it cannot be trained on, ConfigError where a key does not fit it, UserCodeError where a target fails.
     """
-    return _prepare(load_source(section), section, seed, device)
+    return _prepare(load_source(section), section, seed, device, room)
 
 
-def parts_from_objects(train: Any, val: Any = None, test: Any = None, *, section: Data, seed: int, device: torch.device) -> Parts:
+def parts_from_objects(
+    train: Any, val: Any = None, test: Any = None, *, section: Data, seed: int, device: torch.device, room: int | None = None
+) -> Parts:
     """The same for parts at hand: each a pair `(x, y)` of arrays or tensors, or a map-style Dataset.
 
     A part left out is taken from `train` as `section` says (`val_fraction`, `test_fraction`, `split`).
     """
     if isinstance(section.split, dict):
         raise ConfigError("group needs an array of an .npz file: divide the objects yourself, or use random", key="data.split")
-    return _prepare(source_of_objects(train, val, test, section=section, where="the data given"), section, seed, device)
+    return _prepare(source_of_objects(train, val, test, section=section, where="the data given"), section, seed, device, room)
 
 
-def _prepare(source: Source, section: Data, seed: int, device: torch.device) -> Parts:
+def _prepare(source: Source, section: Data, seed: int, device: torch.device, room: int | None = None) -> Parts:
     classes, notes = _classes(source)
     parts, more = _divide(source, section, seed)
     notes += more + _lost_classes(parts)
@@ -53,7 +57,8 @@ def _prepare(source: Source, section: Data, seed: int, device: torch.device) -> 
     collate = bind_target(section.collate.target, section.collate.args, positional=1) if section.collate is not None else None
     statistics = None if isinstance(train, Items) else statistics_of(train.x)
     sample_shape, target_shape = shapes(train, collate) if isinstance(train, Items) else _shapes(train)
-    placed = {name: _place(part, statistics, collate, device) for name, part in parts.items()}
+    placed, more = place(parts, statistics, collate, device, workers=section.workers, room=room)
+    notes += more
     image = statistics if isinstance(statistics, Normalization) else None
     return Parts(
         train=placed["train"],
@@ -67,12 +72,6 @@ def _prepare(source: Source, section: Data, seed: int, device: torch.device) -> 
         mean=tuple(value / 255 for value in image.mean) if image else None,
         std=tuple(value / 255 for value in image.std) if image else None,
     )
-
-
-def _place(part: Samples, statistics: Any, collate: Callable[[Sequence[Any]], Any] | None, device: torch.device) -> Part:
-    if isinstance(part, Items):
-        return DatasetPart(part.dataset, part.indices, collate, device, part.where)
-    return TensorPart(part, statistics, device)
 
 
 def _shapes(arrays: Arrays) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:

@@ -15,7 +15,7 @@ from hptune.config.schema import Component, Experiment, Optimizer, Target
 from hptune.engine.nets import BUILT_IN
 from hptune.engine.targets import object_hash, source_hash
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised whenever the engine changes a trial's numbers, so that older records are not taken for new ones."""
 
 OF_ONE_OPTIMIZER = {"sgd": {"nesterov"}, "adamw": {"beta2", "eps"}}

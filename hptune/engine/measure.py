@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from hptune.engine.losses import RunningMean
 from hptune.engine.metrics import Meter
 from hptune.engine.models import frozen_modules
 from hptune.engine.numerics import autocast
-from hptune.engine.parts import Part, TensorPart
+from hptune.engine.parts import Part
 from hptune.engine.randomness import seeded
 from hptune.engine.workload import Problem
 from hptune.trial import Numerics
@@ -39,14 +39,18 @@ def measure(
     The ragged last batch counts. Training mode and random state are as before.
     """
     chosen = chosen_samples(len(part), limit)
-    meter, means = Meter(problem.metric), []
-    with _evaluating(problem, model, part), autocast(numerics):
-        for block in chosen.tensor_split(min(blocks, len(chosen))):
-            means.append(RunningMean())
-            for piece in torch.split(block, problem.evaluation_batch):
-                loss, output, target = problem.forward(model, part.take(piece), numerics)
-                means[-1].add(loss, len(piece))
-                meter.add(output, target, len(piece))
+    means = [RunningMean() for _ in range(min(blocks, len(chosen)))]
+    pieces = [
+        (mean, piece)
+        for mean, block in zip(means, chosen.tensor_split(len(means)), strict=True)
+        for piece in torch.split(block, problem.evaluation_batch)
+    ]
+    meter = Meter(problem.metric)
+    with _evaluating(problem, model), autocast(numerics), closing(part.feed([piece for _, piece in pieces], 0)) as feed:
+        for (mean, piece), batch in zip(pieces, feed, strict=True):
+            loss, output, target = problem.forward(model, batch, numerics)
+            mean.add(loss, len(piece))
+            meter.add(output, target, len(piece))
         metric = meter.value()
     losses = tuple(mean.value() for mean in means)
     total = math.fsum(loss * mean.samples for loss, mean in zip(losses, means, strict=True))
@@ -68,16 +72,15 @@ def set_training(model: nn.Module) -> None:
 
 
 @contextmanager
-def _evaluating(problem: Problem, model: nn.Module, part: Part) -> Iterator[None]:
-    """Eval mode without gradients. Datasets that draw random numbers draw the same ones at every evaluation, and the training none less.
+def _evaluating(problem: Problem, model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients. Whatever is drawn at random is the same at every evaluation, and the training draws none less.
 
     The user's own modules get `no_grad`: what they cache must serve in training too, which tensors made in inference mode cannot.
     """
     own = problem.experiment.model.target is not None or problem.experiment.step is not None
     model.eval()
     try:
-        draws = nullcontext() if isinstance(part, TensorPart) else seeded(0, problem.device)
-        with torch.no_grad() if own else torch.inference_mode(), draws:
+        with torch.no_grad() if own else torch.inference_mode(), seeded(0, problem.device):
             yield
     finally:
         set_training(model)

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from hptune.config.schema import Experiment
+from hptune.cores import available_cores
 from hptune.errors import ConfigError
-from hptune.machine import available_cores
 from hptune.trial import Numerics
 
 Precision = Literal["fp32", "bf16", "fp16"]

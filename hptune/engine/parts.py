@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from hptune.engine.arrays import Arrays, Indices, Tree, map_tree
+from hptune.engine.feed import CPU, IndexBatches, ItemBatches, gather_ahead, map_batch, read_batches
 from hptune.engine.targets import user_code
 
 
@@ -32,6 +34,14 @@ class Part(Protocol):
 
         It is `(x, y)`: `x` a tensor, or a tuple or dict of tensors, images normalized to float32; `y` a tensor. Where a Dataset's
         `collate` (or its items) form something else, the batch is that, for a `step` target to take apart.
+        """
+        ...
+
+    def feed(self, batches: IndexBatches, seed: int, /, start: int = 0) -> Generator[Any, None, None]:
+        """Yield the batches of `batches` from number `start` on, in order, each as `take` returns it, read ahead where that pays.
+
+        Whatever random numbers a Dataset's items draw depends on `seed` and the batch's number in `batches` alone, and the global
+        random states are left as they were. Closing the generator ends the threads and processes that read for it.
         """
         ...
 
@@ -85,25 +95,51 @@ class Normalization:
 
 
 class TensorPart:
-    """Arrays held on the device in compact form; images are normalized and narrow floats widened a batch at a time.
+    """Arrays in compact form; images are normalized and narrow floats widened a batch at a time, on the device.
 
-    `statistics` has the structure of the input: a Normalization for each leaf of images, None for any other.
+    `statistics` has the structure of the input: a Normalization for each leaf of images, None for any other. `resident`: the arrays
+    are held on the device; if not, they stay in main memory and batches go to the device one by one. The batches are the same.
     """
 
-    def __init__(self, arrays: Arrays, statistics: Any, device: torch.device) -> None:
-        self._x: Tree = map_tree(lambda leaf: leaf.to(device), arrays.x)
-        self._y = arrays.y.to(device)
-        self._device = device
+    def __init__(self, arrays: Arrays, statistics: Any, device: torch.device, *, resident: bool = True) -> None:
+        self.statistics, self.resident, self.device = statistics, resident, device
+        home = device if resident else CPU
+        self.arrays = Arrays(map_tree(lambda leaf: leaf.to(home), arrays.x), arrays.y.to(home))
         self._scales = map_tree(lambda _, images: images and images.tensors(device), arrays.x, statistics)
 
     def __len__(self) -> int:
-        return len(self._y)
+        return len(self.arrays)
 
     def take(self, indices: Tensor) -> tuple[Tree, Tensor]:
         """See `Part.take`."""
-        at = indices.to(self._device, non_blocking=True)
-        x: Tree = map_tree(lambda leaf, scale: _ready(leaf[at], scale), self._x, self._scales)
-        return x, _widened(self._y[at])
+        at = indices.to(self.arrays.y.device, non_blocking=True)
+        return self._ready(Arrays(map_tree(lambda leaf: leaf[at], self.arrays.x), self.arrays.y[at]))
+
+    def feed(self, batches: IndexBatches, _seed: int, /, start: int = 0) -> Generator[tuple[Tree, Tensor], None, None]:
+        """See `Part.feed`; nothing is drawn."""
+        if self.resident:
+            return take_each(self, batches, start)
+        return (self._ready(rows) for rows in gather_ahead(self._gathering, batches, start))
+
+    def _gathering(self, indices: Tensor) -> Callable[[], Arrays]:
+        """Return what copies the rows at `indices` together; memory is allocated here, as on CUDA that must not be done in a thread."""
+        pin = self.device.type == "cuda"
+        held = self.arrays
+        into = map_tree(lambda leaf: torch.empty((len(indices), *leaf.shape[1:]), dtype=leaf.dtype, pin_memory=pin), (held.x, held.y))
+
+        def gather() -> Arrays:
+            return Arrays(*map_tree(lambda leaf, rows: torch.index_select(leaf, 0, indices, out=rows), (held.x, held.y), into))
+
+        return gather
+
+    def _ready(self, rows: Arrays) -> tuple[Tree, Tensor]:
+        x, y = map_tree(lambda leaf: leaf.to(self.device, non_blocking=True), (rows.x, rows.y))
+        return map_tree(_normalized, x, self._scales), _widened(y)
+
+
+def take_each(part: Part, batches: IndexBatches, start: int = 0) -> Generator[Any, None, None]:
+    """Take the batches from number `start` on, one when the one before is done with."""
+    return (part.take(batches[number]) for number in range(start, len(batches)))
 
 
 def statistics_of(x: Tree) -> Any:
@@ -111,32 +147,49 @@ def statistics_of(x: Tree) -> Any:
     return map_tree(lambda leaf: Normalization.of(leaf) if leaf.dtype == torch.uint8 else None, x)
 
 
-def _ready(batch: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
+def _normalized(batch: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
     return _widened(batch) if scale is None else batch.float().sub_(scale[0]).mul_(scale[1])
 
 
 class DatasetPart:
-    """Chosen items of a map-style Dataset, read and stacked a batch at a time.
+    """Chosen items of a map-style Dataset, read and stacked a batch at a time, by `workers` processes of their own where there are any.
 
     `collate` makes a batch of a list of items; without one they are stacked as torch's `default_collate` does, with tuples for
     lists, float32 for wider floats and int64 for integers. `where` names the Dataset in messages.
     """
 
     def __init__(
-        self, dataset: MapDataset, indices: Indices, collate: Callable[[Sequence[Any]], Any] | None, device: torch.device, where: str
+        self,
+        dataset: MapDataset,
+        indices: Indices,
+        collate: Callable[[Sequence[Any]], Any] | None,
+        device: torch.device,
+        where: str,
+        *,
+        workers: int = 0,
     ) -> None:
         self._dataset, self._indices, self._device, self._where = dataset, indices, device, where
         self._collate = collate or default_batch
+        self._workers = workers
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def take(self, indices: Tensor) -> Any:
-        """See `Part.take`."""
+        """See `Part.take`. Items draw from the global random states."""
+        return to_device(self._read(indices), self._device)
+
+    def feed(self, batches: IndexBatches, seed: int, /, start: int = 0) -> Generator[Any, None, None]:
+        """See `Part.feed`."""
+        items = ItemBatches(self._read, batches, seed)
+        with contextlib.closing(read_batches(items, start, workers=self._workers, pin=self._device.type == "cuda")) as read:
+            for batch in read:
+                yield to_device(batch, self._device)
+
+    def _read(self, indices: Tensor) -> Any:
         with user_code("reading a batch", self._where):
             batch = self._collate([self._dataset[int(self._indices[i])] for i in indices.tolist()])
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        return to_device(tuple(batch) if pair else batch, self._device)
+        return tuple(batch) if isinstance(batch, tuple | list) and len(batch) == 2 else batch
 
 
 def default_batch(items: Sequence[Any]) -> Any:
@@ -146,15 +199,13 @@ def default_batch(items: Sequence[Any]) -> Any:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Move every tensor inside tuples, lists and dicts, and whatever else has a `to` method, to the device."""
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(to_device(item, device) for item in value)
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return value.to(device) if hasattr(value, "to") else value
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, non_blocking=True)
+        return leaf.to(device) if hasattr(leaf, "to") else leaf
+
+    return map_batch(moved, value)
 
 
 def batches(part: Part, batch_size: int, limit: int | None = None) -> Iterator[Any]:

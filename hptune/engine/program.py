@@ -62,7 +62,7 @@ def rig_for(problem: Problem, batch_size: int, numerics: Numerics) -> tuple[Rig,
 
 def capturable(problem: Problem, numerics: Numerics) -> bool:
     """Whether steps may become a program at all: on CUDA, with data that live there, and no look at the gradients from the host."""
-    resident = isinstance(problem.parts.train, TensorPart)
+    resident = isinstance(problem.parts.train, TensorPart) and problem.parts.train.resident
     return problem.device.type == "cuda" and resident and problem.step is None and numerics.precision != "fp16"
 
 

@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from hptune.engine.measure import TEST_BLOCKS, Measurement, measure
@@ -100,8 +101,9 @@ def _to_the_end(training: Training) -> None:
 def _attempted(problem: Problem, spec: TrialSpec, attempt: _Attempt, train: Callable[[Training], object]) -> tuple[Status, str | None]:
     try:
         with conditions(problem, spec):
-            attempt.training = training = Training(problem, spec)
-            train(training)
+            with closing(Training(problem, spec)) as training:
+                attempt.training = training
+                train(training)
             if training.diverged:
                 return "diverged", None
             if spec.test and problem.parts.test is not None:
@@ -147,8 +149,7 @@ def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) 
         task=problem.task.task_id, hyperparameters=request.hyperparameters, schedule=Schedule(kind="constant"), steps=steps,
         seed=problem.experiment.seed, repetition=0, evaluate_at=(steps,), numerics=numerics,
     )  # fmt: skip
-    with conditions(problem, spec):
-        training = Training(problem, spec)
+    with conditions(problem, spec), closing(Training(problem, spec)) as training:
         training.advance(WARM_UP_STEPS)
         each = []
         block = 1 if problem.device.type == "cpu" else STEPS_BETWEEN_LOOKS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from hptune.engine.measure import measure
 from hptune.engine.numerics import in_force
+from hptune.engine.order import Order
 from hptune.engine.program import Program, rig_for
-from hptune.engine.randomness import generator, random_state, seed_all, seeded, set_random_state, stream_seed
+from hptune.engine.randomness import random_state, seed_all, seeded, set_random_state, stream_seed
 from hptune.engine.series import Evaluation, Series
 from hptune.engine.workload import Problem
 from hptune.errors import InputError
@@ -32,8 +33,8 @@ class Training:
     """A training of `spec`, from fresh weights drawn by its seed.
 
     `done`: optimizer steps so far. `taken`: batches so far, which is more where fp16 skipped updates. `seconds`: spent training,
-    evaluations aside. Each epoch goes through a permutation drawn from seed and epoch alone, so that candidates of different batch
-    size see the samples in the same order; its ragged last batch is dropped. Raises InputError where a batch is larger than the part.
+    evaluations aside. The samples come as `Order` has them. `close` ends what reads them ahead. Raises InputError where a batch is
+    larger than the part.
     """
 
     def __init__(self, problem: Problem, spec: TrialSpec) -> None:
@@ -52,7 +53,10 @@ class Training:
         self.done = self.taken = 0
         self.seconds = 0.0
         self.diverged = False
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._order = Order(samples, own.batch_size, batches=spec.steps, seed=spec.seed, micro_batch=spec.numerics.micro_batch)
+        self._epoch: tuple[int, Tensor] = (-1, torch.empty(0))  # its number and batches, where a program reads them
+        self._feed: Generator[Any, None, None] | None = None
+        self._fed = 0  # batches up to which the feed goes
         by_number = problem.device.type == "cpu" and self._program is None
         self._values = [
             values.tolist() if by_number else torch.from_numpy(values).float().to(problem.device)
@@ -100,7 +104,7 @@ class Training:
     def _take_step(self) -> None:
         lr, momentum = self._values
         at = self.done
-        loss = self._rig.step(self._pieces(), lr[at], momentum[at], self.spec.hyperparameters.weight_decay)
+        loss = self._rig.step(self._next_batch(), lr[at], momentum[at], self.spec.hyperparameters.weight_decay)
         self.taken += 1
         if loss is not None:
             self.series.on_device[at] = loss
@@ -112,7 +116,9 @@ class Training:
         epoch, position = divmod(self.taken, self.steps_per_epoch)
         until = min(end, self.done + self.steps_per_epoch - position)
         steps = slice(self.done, until)
-        batches = self._order_of(epoch)[position : position + until - self.done]
+        if epoch != self._epoch[0]:
+            self._epoch = epoch, self._order.epoch(epoch).to(self.problem.device)
+        batches = self._epoch[1][position : position + until - self.done]
         self.series.on_device[steps] = program.run(batches, lr[steps], momentum[steps], self.spec.hyperparameters.weight_decay)
         self.taken += until - self.done
         self.done = until
@@ -137,6 +143,7 @@ class Training:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned for the same spec."""
+        self.close()
         self.model.load_state_dict(state["model"])
         buffers = dict(self.model.named_buffers())
         with torch.no_grad():
@@ -151,22 +158,28 @@ class Training:
         if self._rig.step.scale is not None:
             self._rig.step.scale.restore(state["scale"])
 
+    def close(self) -> None:
+        """End the threads and processes that read ahead for this training; it may still go on, and starts them again."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
     def _evaluate(self) -> None:
         found = measure(self.problem, self.model, self.problem.parts.val, self.spec.numerics, limit=self.spec.validation_limit)
         self.series.evaluations.append(Evaluation(self.done, found.loss, found.metric))
 
-    def _pieces(self) -> Iterator[tuple[Any, float]]:
-        """The next batch, whole or in micro-batches, each with its share of the samples."""
-        epoch, position = divmod(self.taken, self.steps_per_epoch)
-        indices = self._order_of(epoch)[position]
-        for piece in torch.split(indices, self.spec.numerics.micro_batch or len(indices)):
-            yield self.problem.parts.train.take(piece), len(piece) / len(indices)
+    def _next_batch(self) -> Iterator[tuple[Any, float]]:
+        """The next batch, whole or in the pieces of a micro-batch, each with its share of the batch's samples."""
+        if self._feed is None or self.taken == self._fed:
+            self._refill()
+        assert self._feed is not None
+        for share in self._order.shares:
+            yield next(self._feed), share
 
-    def _order_of(self, epoch: int) -> Tensor:
-        """Indices of an epoch's batches, shape (steps per epoch, batch size); on the device where a program reads them."""
-        if epoch != self._order[0]:
-            size, batches = self.spec.hyperparameters.batch_size, self.steps_per_epoch
-            order = torch.randperm(len(self.problem.parts.train), generator=generator(self.spec.seed, "order", epoch))
-            order = order[: batches * size].reshape(batches, size)
-            self._order = epoch, order if self._program is None else order.to(self.problem.device)
-        return self._order[1]
+    def _refill(self) -> None:
+        """Start to read the batches of the steps that remain; those of updates that fp16 skips come on top and are read afterwards."""
+        self.close()
+        self._fed = self.taken + self.spec.steps - self.done
+        self._order.batches = self._fed
+        start = self.taken * len(self._order.shares)
+        self._feed = self.problem.parts.train.feed(self._order, stream_seed(self.spec.seed, "feed"), start=start)

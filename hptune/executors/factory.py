@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hptune.cores import available_cores
 from hptune.errors import ConfigError
 from hptune.executors.base import Executor, Work
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
-from hptune.machine import available_cores
 
 
 def resolve(

@@ -15,12 +15,12 @@ from typing import Any
 import executor_work as work
 import pytest
 
+from hptune.cores import available_cores
 from hptune.errors import ConfigError, HptuneError, InputError, UserCodeError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor, Failure
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
-from hptune.machine import available_cores
 
 PATIENCE = 20.0  # seconds after which something that should have happened never will
 MakeExecutor = Callable[[Callable[[Any], Any]], Executor]

@@ -17,6 +17,13 @@ SMALL = {"model": {"name": "small_cnn", "args": {"width": 8}}, "device": "cuda",
 AUGMENTED = {**SMALL, "data": {"name": "digits", "augment": ["flip", "crop:1", "cutout:2"]}}
 
 
+LOOKS_AT_DATA = """
+class LooksAtData(Net):
+    def forward(self, x):
+        return super().forward(x) * (1.0 if x.sum().item() > 0 else 0.5)
+"""
+
+
 def eagerly(problem, spec):
     """Run a trial step by step, whatever could be captured."""
     before, problem.kept.refusal = problem.kept.refusal, "steps one by one are wanted"
@@ -57,10 +64,8 @@ def test_trials_of_a_shape_share_a_graph_and_leave_nothing_in_it():
 
 
 def test_what_python_steers_is_trained_step_by_step(tmp_path):
-    (tmp_path / "own.py").write_text(
-        USER_CODE + "\nclass Syncs(Net):\n    def forward(self, x):\n        return super().forward(x) * (1.0 if x.sum().item() > 0 else 0.5)\n"
-    )
-    problem = open_problem(own(str(tmp_path / "own.py"), model="Syncs", device="cuda"))
+    (tmp_path / "own.py").write_text(USER_CODE + LOOKS_AT_DATA)
+    problem = open_problem(own(str(tmp_path / "own.py"), model="LooksAtData", device="cuda"))
     assert "cannot be captured" in problem.kept.refusal
     assert run_trial(problem, spec_of(problem, steps=10)).record.status == "completed"
 

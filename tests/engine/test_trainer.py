@@ -175,10 +175,17 @@ def test_seeds_share_initialization_and_order_between_candidates(digits):
         spec = spec_of(digits, batch_size=size, steps=2, lr=1e-9)
         with conditions(digits, spec):
             training = Training(digits, spec)
-            orders[size] = training._order_of(0).flatten()[:64]
+            orders[size] = torch.cat([_next_input(training) for _ in range(64 // size)])
             orders[f"weights {size}"] = next(iter(training.model.parameters())).clone()
     assert torch.equal(orders[32], orders[64])
     assert torch.equal(orders["weights 32"], orders["weights 64"])
+
+
+def _next_input(training):
+    ((batch, share),) = training._next_batch()
+    training.taken += 1
+    assert share == 1
+    return batch[0]
 
 
 def test_evaluating_more_often_changes_no_weight(code):
@@ -248,8 +255,8 @@ class _First:
     def __len__(self):
         return self.count
 
-    def take(self, indices):
-        return self.part.take(indices)
+    def feed(self, batches, seed, start=0):
+        return self.part.feed(batches, seed, start)
 
 
 def test_steps_may_end_in_mid_epoch(digits):
@@ -339,15 +346,14 @@ def test_nan_in_the_data_of_mid_training_is_divergence(code):
 
 class _Poisoned:
     def __init__(self, part):
-        self.part, self.batches = part, 0
+        self.part = part
 
     def __len__(self):
         return len(self.part)
 
-    def take(self, indices):
-        self.batches += 1
-        x, y = self.part.take(indices)
-        return (x * math.nan if self.batches > 12 else x), y
+    def feed(self, batches, seed, start=0):
+        for number, (x, y) in enumerate(self.part.feed(batches, seed, start)):
+            yield (x * math.nan if number >= 12 else x), y
 
 
 def test_an_exception_of_the_users_is_a_failed_record_with_its_line(code):

@@ -1,4 +1,4 @@
-"""What this machine offers to a process."""
+"""How many CPU cores there are for this process."""
 
 from __future__ import annotations
 
