@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, IterableDataset
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from hptune.config.schema import Data
 from hptune.engine.arrays import Arrays, as_arrays
@@ -27,7 +25,8 @@ from hptune.errors import ConfigError, DataError
 
 Samples = Arrays | Items
 HOW_TO_WRITE = "write it with numpy.savez(path, x_train=…, y_train=…)"
-VISION = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10, "cifar100": CIFAR100}
+VISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+"""torchvision's classes. They, and scikit-learn, take seconds to import: only whoever reads these sources waits for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +98,8 @@ def _custom(section: Data) -> Source:
 
 def _digits(_section: Data) -> Source:
     """1797 handwritten digits, 8×8 pixels of 0 to 16, from scikit-learn's own files; there is no test part."""
+    from sklearn.datasets import load_digits
+
     bundled = load_digits()
     images = torch.from_numpy(bundled.images.astype(np.uint8))[:, None]
     return Source(where="digits", parts={"train": Arrays(images, torch.from_numpy(bundled.target.astype(np.int64)))})
@@ -106,8 +107,10 @@ def _digits(_section: Data) -> Source:
 
 def _vision(section: Data) -> Source:
     """A torchvision set with its own test part."""
+    from torchvision import datasets
+
     root = Path(section.root or "data").absolute()
-    kind = VISION[section.name]
+    kind = getattr(datasets, VISION[section.name])
     folder, files = _expected_files(kind, root)
     wanted = f"put {', '.join(files)} into {folder}"
     missing = [name for name in files if not (folder / name).is_file()]
@@ -128,7 +131,7 @@ def _vision(section: Data) -> Source:
 
 def _expected_files(kind: Any, root: Path) -> tuple[Path, list[str]]:
     """The folder below `root` and the names of the raw files that torchvision reads."""
-    if issubclass(kind, MNIST):
+    if hasattr(kind, "resources"):  # the MNIST family
         return root / kind.__name__ / "raw", [name.removesuffix(".gz") for name, _ in kind.resources]
     return root / kind.base_folder, [name for name, _ in [*kind.train_list, *kind.test_list, (kind.meta["filename"], "")]]
 

@@ -3,6 +3,8 @@
 import gc
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -123,3 +125,8 @@ def test_a_new_plan_after_an_edit_is_served_by_the_same_worker(tmp_path):
 def test_wrong_input_is_raised():
     with pytest.raises(ConfigError, match="unknown model"):
         perform((experiment(model={"name": "no_such"}), spec_of(open_problem(experiment()))))
+
+
+def test_a_worker_is_ready_without_libraries_that_only_some_sources_need():
+    code = "import sys, hptune.engine.worker; print([name for name in ('sklearn', 'torchvision', 'scipy', 'pandas') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
