@@ -123,12 +123,12 @@ def in_force(numerics: Numerics) -> Iterator[None]:
     Denormals are flushed to zero: decaying moments of idle units fall into them, and CPUs compute with them many times slower.
     """
     threads, flushed = torch.get_num_threads(), _flushes_denormals()
-    exact, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    exact = torch.get_deterministic_debug_mode()
     fill, matmul = torch._C._get_deterministic_fill_uninitialized_memory(), torch.get_float32_matmul_precision()
     torch.set_num_threads(numerics.threads)
     torch.set_flush_denormal(True)
     if numerics.device == "cpu" and numerics.threads > 1:  # with one thread every sum already has one order
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would do the same, and import the compiler: seconds
         torch._C._set_deterministic_fill_uninitialized_memory(False)
     if numerics.device == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -137,7 +137,7 @@ def in_force(numerics: Numerics) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(flushed)
-        torch.use_deterministic_algorithms(exact, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(exact)
         torch._C._set_deterministic_fill_uninitialized_memory(fill)
         if numerics.device == "cuda":
             torch.set_float32_matmul_precision(matmul)
