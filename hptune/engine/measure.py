@@ -39,11 +39,12 @@ def measure(
     The ragged last batch counts. Training mode and random state are as before.
     """
     chosen = chosen_samples(len(part), limit)
+    at_once = min(problem.evaluation_batch, numerics.micro_batch or problem.evaluation_batch)
     means = [RunningMean() for _ in range(min(blocks, len(chosen)))]
     pieces = [
         (mean, piece)
         for mean, block in zip(means, chosen.tensor_split(len(means)), strict=True)
-        for piece in torch.split(block, problem.evaluation_batch)
+        for piece in torch.split(block, at_once)
     ]
     meter = Meter(problem.metric)
     with _evaluating(problem, model), autocast(numerics), closing(part.feed([piece for _, piece in pieces], 0)) as feed:
