@@ -54,7 +54,7 @@ def calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event, 
     key = content_hash([run.task.task_id, asdict(request)])
     if key not in run.journal.state.calibrations:
         yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
-        for _, result in run.executor.map([(run.experiment, request)]):
+        for _, result in run.executor.map([(run.experiment, request, run.shared)]):
             if isinstance(result, Failure):
                 raise StageError(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
             run.journal.append("calibration", {"key": key, "task": run.task.task_id, **asdict(result)})
@@ -125,6 +125,6 @@ def _side_by_side(run: Run, workers: int, steps: int) -> list[Calibration]:
     warm, timed = ([CalibrationRequest(hyperparameters=own, numerics=run.task.numerics, steps=n)] * workers for n in (STEPS_TIMED, steps))
     results: list[Any] = []
     for requests in (warm, timed):
-        results = [result for _, result in run.executor.map([(run.experiment, request) for request in requests])]
+        results = [result for _, result in run.executor.map([(run.experiment, request, run.shared) for request in requests])]
     usable = all(isinstance(r, Calibration) and math.isfinite(r.seconds_per_step) and r.micro_batch is None for r in results)
     return results if usable else []

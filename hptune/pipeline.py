@@ -113,14 +113,14 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
 def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
     """Run `specs` and journal each record as it comes; what ran out of memory beside others is tried again alone."""
     again: list[TrialSpec] = []
-    for index, result in run.executor.map([(_experiment_of(run, spec), spec) for spec in specs]):
+    for index, result in run.executor.map([_item(run, spec) for spec in specs]):
         outcome = _outcome(specs[index], result)
         if outcome.record.status == "out_of_memory" and run.executor.workers > 1 and len(specs) > 1:
             again.append(specs[index])
         else:
             yield _keep(run, outcome)
     for spec in again:
-        for _, result in run.executor.map([(_experiment_of(run, spec), spec)]):
+        for _, result in run.executor.map([_item(run, spec)]):
             yield _keep(run, _outcome(spec, result))
 
 
@@ -137,8 +137,9 @@ def _outcome(spec: TrialSpec, result: TrialOutcome | Failure) -> TrialOutcome:
     return result
 
 
-def _experiment_of(run: Run, spec: TrialSpec) -> Experiment:
-    return run.variants.get(spec.task, run.experiment)
+def _item(run: Run, spec: TrialSpec) -> tuple[Experiment, TrialSpec, Any]:
+    """What a worker gets for a trial."""
+    return run.variants.get(spec.task, run.experiment), spec, run.shared
 
 
 def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hptune.analysis.recommendation import Conclusion
 from hptune.config.schema import Experiment
@@ -64,6 +65,7 @@ class Run:
 
     `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back. `most_workers`: how
     many trials at once are to be tried, before the first round, to find what the device does best with; 1 where that is settled.
+    `shared` goes to the workers with every item: how they find what this process has loaded already.
     """
 
     experiment: Experiment
@@ -75,3 +77,4 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     clock: Callable[[], float] = time.monotonic
     most_workers: int = 1
+    shared: Any = None

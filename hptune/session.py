@@ -15,6 +15,7 @@ from hptune.config.schema import Experiment
 from hptune.errors import ConfigError, InputError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor
+from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import resume_progress, run_stage, run_stages
 from hptune.running import Event, Run, StageConcluded
@@ -55,33 +56,22 @@ class Session:
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        from hptune.engine.numerics import resolve_device
-        from hptune.engine.problem import open_problem
-        from hptune.engine.worker import perform
-
         with contextlib.ExitStack() as stack:
-            on_cpu = resolve_device(self.experiment.device).type == "cpu"
-            executor = stack.enter_context(self._executor(perform, "cpu")) if on_cpu else None
-            if executor and not self._training and (self._fresh or not self.layout.journal.exists()):
-                executor.start()  # workers import torch while this process loads the data
-            self.problem: Problem = open_problem(self.experiment)
-            self.task: Task = self.problem.task
-            room = self.task.numerics.device == "cuda" and leaves_room(self.task, self.experiment)
-            executor = executor or stack.enter_context(self._executor(perform, self.task.numerics.device, room=room))
+            executor = self._open(stack)
+            shared = self._share(stack, executor)
             if self._fresh:
                 retire(self.layout)
             stack.enter_context(hold_lock(self.layout))
             self.journal = stack.enter_context(Journal(self.layout.journal))
             self._describe()
-            if self.task.numerics.threads > 1 and self.experiment.executor.workers == "auto":
-                executor.resize(max(1, executor.workers // self.task.numerics.threads))
             self._run = Run(
                 experiment=self.experiment,
                 task=self.task,
                 executor=executor,
                 journal=self.journal,
                 layout=self.layout,
-                most_workers=MOST_WORKERS if room and self.experiment.executor.workers == "auto" else 1,
+                shared=shared,
+                most_workers=MOST_WORKERS if self._leaves_room() and self.experiment.executor.workers == "auto" else 1,
             )
             self._held = stack.pop_all()
         return self
@@ -142,11 +132,52 @@ class Session:
                 report.write_tables(report.load(self.layout.root))
             yield event
 
-    def _executor(self, work: Callable[[Any], Any], device: str, *, room: bool = False) -> Executor:
+    def _open(self, stack: contextlib.ExitStack) -> Executor:
+        """Open data and model, and return an executor that fits them; on a CPU its workers load their code meanwhile."""
+        from hptune.engine.numerics import resolve_device
+        from hptune.engine.problem import open_problem
+
+        device = resolve_device(self.experiment.device).type
+        executor = stack.enter_context(self._executor(device)) if device == "cpu" else None
+        starts = executor is not None and not self._training and (self._fresh or not self.layout.journal.exists())
+        if executor is not None and starts:
+            executor.start()
+        self.problem: Problem = open_problem(self.experiment)
+        self.task: Task = self.problem.task
+        if executor is None:
+            return stack.enter_context(self._executor(device, room=self._leaves_room()))
+        section, threads = self.experiment.executor, self.task.numerics.threads
+        if threads > 1 and section.workers == "auto":
+            _, executor.workers = resolve(section.name, "auto", device, threads=threads)
+            if starts:
+                executor.resize(executor.workers)
+        return executor
+
+    def _executor(self, device: str, *, room: bool = False) -> Executor:
+        from hptune.engine.worker import perform
+
         section = self.experiment.executor
-        threads = section.threads if isinstance(section.threads, int) else 1
-        name, workers = resolve(section.name, section.workers, device, threads=threads, room=room)
-        return make_executor(name, work, workers=workers, threads=threads)
+        name, workers = resolve(section.name, section.workers, device, threads=self._threads(), room=room)
+        return make_executor(name, perform, workers=workers, threads=self._threads())
+
+    def _threads(self) -> int:
+        """CPU threads of a worker as far as the config says."""
+        threads = self.experiment.executor.threads
+        return threads if isinstance(threads, int) else 1
+
+    def _leaves_room(self) -> bool:
+        """Whether one trial is too little work for a GPU, so that several at once may get more done."""
+        flops = self.task.flops * self.experiment.baseline_hyperparameters().batch_size
+        return self.task.numerics.device == "cuda" and 0 < flops < FLOPS_THAT_FILL
+
+    def _share(self, stack: contextlib.ExitStack, executor: Executor) -> Any:
+        """Put the data where several worker processes read them too, and return what leads them there; None where there are none."""
+        if self._training or not isinstance(executor, ProcessExecutor) or executor.workers == 1:
+            return None
+        from hptune.engine.sharing import shared
+
+        self.problem, handle = stack.enter_context(shared(self.problem))
+        return handle
 
     def _describe(self) -> None:
         """Write the resolved config and the environment of this invocation; a training leaves a search's config as it is."""
@@ -192,11 +223,6 @@ def open_session(
 ) -> Session:
     """Return a session to be entered with `with`; `training` is for one that only trains."""
     return Session(loaded, run_dir=run_dir, fresh=fresh, command=command, training=training)
-
-
-def leaves_room(task: Task, experiment: Experiment) -> bool:
-    """Whether one trial is too little work for a GPU, so that several at once may get more done."""
-    return 0 < task.flops * experiment.baseline_hyperparameters().batch_size < FLOPS_THAT_FILL
 
 
 def enabling(loaded: LoadedConfig, stage: str) -> LoadedConfig:

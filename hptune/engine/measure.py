@@ -42,9 +42,7 @@ def measure(
     at_once = min(problem.evaluation_batch, numerics.micro_batch or problem.evaluation_batch)
     means = [RunningMean() for _ in range(min(blocks, len(chosen)))]
     pieces = [
-        (mean, piece)
-        for mean, block in zip(means, chosen.tensor_split(len(means)), strict=True)
-        for piece in torch.split(block, at_once)
+        (mean, piece) for mean, block in zip(means, chosen.tensor_split(len(means)), strict=True) for piece in torch.split(block, at_once)
     ]
     meter = Meter(problem.metric)
     with _evaluating(problem, model), autocast(numerics), closing(part.feed([piece for _, piece in pieces], 0)) as feed:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from hptune.engine.flops import count_flops
 from hptune.engine.measure import measure, set_training
 from hptune.engine.memory import free_memory, is_out_of_memory
 from hptune.engine.numerics import autocast, for_cost, in_force
@@ -82,12 +82,11 @@ def _first_step(problem: Problem, numerics: Numerics, size: int) -> int:
         model = problem.fresh_model(numerics)
         updater = Updater(model, experiment.optimizer)
         set_training(model)
-        with FlopCounterMode(display=False) as counter:
-            _check_step(problem, model, numerics, at_once)
+        flops = count_flops(lambda: _check_step(problem, model, numerics, at_once))
         own = experiment.baseline_hyperparameters()
         updater.step(own.lr, own.momentum, own.weight_decay)
         measure(problem, model, problem.parts.val, numerics, limit=at_once)
-    return int(counter.get_total_flops()) // at_once
+    return flops // at_once
 
 
 def _milder(numerics: Numerics, size: int, error: Exception) -> tuple[Numerics, str] | None:

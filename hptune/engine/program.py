@@ -168,10 +168,9 @@ class Program:
 
 def cuda_graph(body: Body, generator: torch.Generator) -> Body:
     """Record `body` as a CUDA graph."""
-    cuda: Any = torch.cuda  # its streams have no types
-    current, side = cuda.current_stream(), cuda.Stream()
+    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(current)
-    with cuda.stream(side):
+    with torch.cuda.stream(side):
         for _ in range(WARM_UP_STEPS):
             body()
     current.wait_stream(side)
