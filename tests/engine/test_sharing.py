@@ -14,6 +14,7 @@ import pytest
 import torch
 from training_problems import USER_CODE, experiment, own, reproducible, spec_of
 
+from hptune.config.loader import from_tree
 from hptune.engine import worker
 from hptune.engine.arrays import leaves
 from hptune.engine.parts import Parts
@@ -22,6 +23,7 @@ from hptune.engine.sharing import ALIGNMENT, attach, data_key, shared
 from hptune.engine.trainer import run_trial
 from hptune.engine.worker import perform
 from hptune.executors import make_executor
+from hptune.session import open_session
 
 torch.set_num_threads(1)
 
@@ -298,3 +300,37 @@ with shared(open_problem(own({code!r}))) as (_, handle):
     assert done.returncode == -9, done.stderr
     assert not Path(done.stdout.strip()).exists()
     assert not list(Path("/dev/shm").glob("*hptune*")) if Path("/dev/shm").is_dir() else True
+
+
+def test_a_session_shares_with_several_workers_and_ends_with_the_records_of_one_process(tmp_path):
+    tree = {
+        "name": "shared",
+        "data": {"name": "digits", "limit": 200},
+        "model": {"name": "linear"},
+        "device": "cpu",
+        "budget": {"epochs": 2, "search_epochs": 1},
+        "stages": {"lr_range": {}},
+    }
+    found = {}
+    for name in ("serial", "process"):
+        loaded = from_tree({**tree, "executor": {"name": name, "workers": 2}}, tmp_path)
+        with open_session(loaded, run_dir=tmp_path / name, fresh=True) as session:
+            assert (session._run.shared is not None) is (name == "process")
+            assert len(memory_files()) == (name == "process")
+            list(session.run(["lr_range"]))
+            records = session.journal.state.records
+            found[name] = {trial: replace(record, seconds=0.0, worker=0).to_json() for trial, record in records.items()}
+        assert memory_files() == []
+    assert str(dict(sorted(found["process"].items()))) == str(dict(sorted(found["serial"].items())))
+    assert len(found["serial"]) >= 1
+
+
+@pytest.mark.parametrize(("settings", "training"), [({"name": "process", "workers": 1}, False), ({"name": "process", "workers": 2}, True)])
+def test_a_session_whose_data_nobody_else_reads_makes_no_copy(tmp_path, settings, training):
+    loaded = from_tree(
+        {"name": "alone", "data": {"name": "digits", "limit": 200}, "model": {"name": "linear"}, "device": "cpu", "executor": settings},
+        tmp_path,
+    )
+    with open_session(loaded, run_dir=tmp_path / "run", training=training) as session:
+        assert session._run.shared is None
+        assert memory_files() == []
