@@ -68,7 +68,8 @@ class ItemBatches:
         return len(self._batches)
 
     def __getitem__(self, number: int) -> Any:
-        with seeded(stream_seed(self._seed, "items", number), CPU):
+        # Items that a Dataset keeps must serve in training too, which tensors made in inference mode cannot.
+        with torch.inference_mode(False), seeded(stream_seed(self._seed, "items", number), CPU):
             return self._read(self._batches[number])
 
 

@@ -125,7 +125,8 @@ class TensorPart:
         """Return what copies the rows at `indices` together; memory is allocated here, as on CUDA that must not be done in a thread."""
         pin = self.device.type == "cuda"
         held = self.arrays
-        into = map_tree(lambda leaf: torch.empty((len(indices), *leaf.shape[1:]), dtype=leaf.dtype, pin_memory=pin), (held.x, held.y))
+        with torch.inference_mode(False):  # threads are never in it, and may not write to what was made there
+            into = map_tree(lambda leaf: torch.empty((len(indices), *leaf.shape[1:]), dtype=leaf.dtype, pin_memory=pin), (held.x, held.y))
 
         def gather() -> Arrays:
             return Arrays(*map_tree(lambda leaf, rows: torch.index_select(leaf, 0, indices, out=rows), (held.x, held.y), into))

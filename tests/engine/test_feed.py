@@ -340,13 +340,44 @@ def test_workers_and_streaming_are_no_part_of_the_task(code):
     assert task_identity(experiment, "f") == task_identity(own(code), "f")
 
 
-def test_a_streamed_trial_is_the_same(code):
-    resident = open_problem(own(code))
+@pytest.mark.parametrize("model", ["own", "built in"])
+def test_a_streamed_trial_is_the_same(code, model):
+    experiments = {"own": own(code), "built in": own(code, with_model={"target": None, "name": "mlp"})}
+    resident = open_problem(experiments[model])
     parts = load_parts(resident.experiment.data, seed=0, device=CPU, room=0)
     assert not parts.val.resident
-    streamed = open_problem(own(code), parts)
+    streamed = open_problem(experiments[model], parts)
     spec = spec_of(resident, steps=14, test=True)
+    assert run_trial(resident, spec).record.status == "completed"
     assert reproducible(run_trial(streamed, spec)) == reproducible(run_trial(resident, spec))
+
+
+KEEPS = """
+
+class Keeps(Noisy):
+    def __init__(self, start, end):
+        super().__init__(start, end)
+        self.kept = {}
+
+    def __getitem__(self, i):
+        return self.kept.setdefault(i, Items.__getitem__(self, i))
+
+
+def keeps():
+    held = Keeps(0, 160)
+    return held, held
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_built_in_networks_train_on_items_that_a_dataset_keeps(code, workers):
+    Path(code).write_text(USER_CODE + KEEPS)
+    config = own(code, data="keeps", with_model={"target": None, "name": "mlp"}, with_data={"workers": workers})
+    problem = open_problem(config)
+    with conditions(problem, spec_of(problem)):
+        measure(problem, problem.make_model(), problem.parts.val, problem.task.numerics)
+    record = run_trial(problem, spec_of(problem, steps=8, evaluate_at=(1, 8))).record
+    assert (record.status, record.error) == ("completed", None)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

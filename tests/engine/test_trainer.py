@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -411,3 +412,14 @@ def test_a_calibration_measures_and_leaves_nothing(digits):
 
 def test_experiments_of_other_seeds_are_other_tasks():
     assert opened(seed=1).task.task_id != opened(seed=2).task.task_id  # another split is another data set
+
+
+def test_a_step_that_draws_in_evaluations_too_is_not_disturbed_by_more_of_them(code):
+    Path(code).write_text(
+        USER_CODE + "\n\ndef drawing(model, batch):\n    x, y = batch\n    output = model(x + 0.5 * torch.randn_like(x))\n"
+        "    return nn.functional.cross_entropy(output, y), output\n"
+    )
+    problem = open_problem(own(code, step={"target": f"{code}:drawing"}))
+    rare = run_trial(problem, spec_of(problem, steps=20, evaluate_at=(20,))).record
+    often = run_trial(problem, spec_of(problem, steps=20, evaluate_at=(5, 10, 15, 20))).record
+    assert rare.val_loss == often.val_loss
