@@ -24,7 +24,10 @@ class FlopCounter(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
-    total: int = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
