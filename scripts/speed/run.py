@@ -1,0 +1,66 @@
+"""From the command line to the files: run the comparisons asked for, print and write what they found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from speed.data import NETS
+from speed.machine import describe_machine, has_bf16, load_average
+from speed.options import Options
+from speed.results import Comparison, markdown, summary
+
+COMPARISONS = ("bare", "equivalence", "ranges", "search", "growth")
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    names, nets = _names(arguments.only, COMPARISONS, "--only"), _names(arguments.nets, NETS, "--nets")
+    if "bare" in names and has_bf16() and "equivalence" not in names:
+        names = [*names, "equivalence"]  # a faster precision is worth what it trains to
+    machine = {**describe_machine(), "load average before": load_average()}
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    found: list[Comparison] = []
+    with tempfile.TemporaryDirectory(prefix="hptune-speed-") as folder:
+        options = Options(repetitions=repetitions, quick=arguments.quick, nets=tuple(nets), folder=Path(folder))
+        for name in [known for known in COMPARISONS if known in names]:
+            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+            found.append(_compare(name)(options))
+    machine["load average after"] = load_average()
+    machine["mode"] = f"{'quick, ' if arguments.quick else ''}{repetitions} repetition(s)"
+    _write(arguments.out or _default_out(machine), found, machine)
+
+
+def _compare(name: str) -> Callable[[Options], Comparison]:
+    function: Callable[[Options], Comparison] = import_module(f"speed.{name}").compare
+    return function
+
+
+def _names(text: str, known: Sequence[str], option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"{option}: unknown {', '.join(unknown)}: use {', '.join(known)}")
+    return names
+
+
+def _default_out(machine: Mapping[str, Any]) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["processor"]).lower()).strip("-")
+    return RESULTS / f"speed-{slug}-{machine['date'][:10]}.json"
+
+
+def _write(out: Path, found: Sequence[Comparison], machine: Mapping[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "comparisons": [asdict(c) for c in found]}, indent=1) + "\n", encoding="utf-8")
+    text = markdown(found, machine)
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"targets\n\n{summary(found)}\n\nwritten to {out} and {out.with_suffix('.md').name}")
