@@ -149,7 +149,7 @@ def _seconds(advance: Callable[[int], None], steps: int) -> float:
 
 
 def _bare(images: Images, net: str, batch_size: int) -> Bare:
-    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in images.statistics())
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (images.mean, images.std))
     x = torch.from_numpy(images.x)
     x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
     x = ((x.float() / 255 - mean) / std).contiguous()

@@ -35,17 +35,14 @@ class Images:
     y: NDArray[np.int64]
     x_val: NDArray[np.uint8]
     y_val: NDArray[np.int64]
+    mean: tuple[float, ...]  # of each channel, pixels counted from 0 to 1, as users write them down for Normalize
+    std: tuple[float, ...]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """(channels, height, width)."""
         height, width, *channels = self.x.shape[1:]
         return (channels[0] if channels else 1, height, width)
-
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel, pixels counted from 0 to 1, as users write them down for Normalize."""
-        pixels = self.x.reshape(-1, self.sample_shape[0]).astype(np.float64) / 255
-        return tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist())
 
 
 def make_images(name: str, folder: Path, *, samples: int, validation: int) -> Images:
@@ -55,7 +52,7 @@ def make_images(name: str, folder: Path, *, samples: int, validation: int) -> Im
     path = folder / f"{name}-{samples}-{validation}.npz"
     parts = {"x": x[:samples], "y": y[:samples], "x_val": x[samples:], "y_val": y[samples:]}
     np.savez(path, x_train=parts["x"], y_train=parts["y"], x_val=parts["x_val"], y_val=parts["y_val"])
-    return Images(path=path, source=f"{name}: {source}", **parts)
+    return Images(path=path, source=f"{name}: {source}", **parts, **_statistics(parts["x"]))
 
 
 def experiment(images: Images, net: str, **blocks: Any) -> Experiment:
@@ -96,8 +93,13 @@ def pictures(images: Images, *, augment: bool, validation: bool = False) -> Pict
 
     side = images.sample_shape[1]
     random = [transforms.RandomHorizontalFlip(), transforms.RandomCrop(side, padding=4, padding_mode="reflect")] if augment else []
-    transform = transforms.Compose([*random, transforms.ToTensor(), transforms.Normalize(*images.statistics())])
+    transform = transforms.Compose([*random, transforms.ToTensor(), transforms.Normalize(images.mean, images.std)])
     return Pictures(images.x_val, images.y_val, transform) if validation else Pictures(images.x, images.y, transform)
+
+
+def _statistics(x: NDArray[np.uint8]) -> dict[str, tuple[float, ...]]:
+    pixels = (x[..., None] if x.ndim == 3 else x).astype(np.float64) / 255
+    return {"mean": tuple(pixels.mean((0, 1, 2)).tolist()), "std": tuple(pixels.std((0, 1, 2)).tolist())}
 
 
 def _real(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], str] | None:

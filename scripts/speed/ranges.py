@@ -29,7 +29,7 @@ from speed.results import Comparison, Spread, Target, at_least, ratios
 SAMPLES, VALIDATION = 10_000, 1000
 BATCH, LOW, HIGH, SEEDS = 64, 1e-5, 10.0, 2
 STEPS = {"mlp": 100, "small_cnn": 100, "lenet": 100, "resnet20": 30}
-QUICK_STEPS = {"mlp": 40, "small_cnn": 15, "lenet": 15, "resnet20": 6}
+QUICK_STEPS = {"mlp": 20, "small_cnn": 15, "lenet": 15, "resnet20": 6}
 WANTED = {"mlp": 8.0, "small_cnn": 2.5, "lenet": 2.5, "resnet20": 2.0}
 PACKAGES = {"torch-lr-finder": "torch_lr_finder", "fastai": "fastai", "lightning": "lightning"}
 HPTUNE, TRAINING_ALONE = "hptune", "hptune without validation"
@@ -112,8 +112,8 @@ def _measure(
 def _best_setting(process: ProcessPoolExecutor, name: str, images: Images, ramp: Ramp, *, quick: bool) -> Setting:
     """The fastest of a few ways to use the cores, by one trial each; a first run that nobody times has everything imported."""
     cores = available_cores()
-    threads = sorted({1, cores}) if not quick else [cores]
-    choices = [Setting(workers=workers, threads=count) for workers in (0, 1, 2) for count in threads]
+    pairs = [(0, 1), (2, 1), (0, cores)] if quick else [(workers, threads) for workers in (0, 1, 2) for threads in sorted({1, cores})]
+    choices = [Setting(workers=workers, threads=threads) for workers, threads in pairs]
     process.submit(time_peer, name, images, replace(ramp, steps=6, seeds=(99,)), choices[0]).result()
     one = replace(ramp, seeds=ramp.seeds[:1])
     return min(choices, key=lambda setting: process.submit(time_peer, name, images, one, setting).result().seconds)
