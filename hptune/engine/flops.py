@@ -24,10 +24,7 @@ class FlopCounter(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+    total: int = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
