@@ -67,29 +67,16 @@ class OutputOptions(Options):
 class ConfigOptions(OutputOptions):
     """What a command takes that reads a config."""
 
-    run_dir: OptionalRunDir = None
     sets: Sets = None
     device: Device = None
-    executor: Executor = None
-    workers: Workers = None
-    seeds: Seeds = None
-    budget: Budget = None
 
     def given(self) -> dict[str, tuple[str, str]]:
         """Config key -> (option, value) for each option given that stands for a key."""
-        options = {
-            "device": ("--device", self.device),
-            "executor.name": ("--executor", self.executor),
-            "executor.workers": ("--workers", self.workers),
-            "seeds": ("--seeds", self.seeds),
-            "budget.search": ("--budget", self.budget),
-        }
-        return {key: (option, value) for key, (option, value) in options.items() if value is not None}
+        return {"device": ("--device", self.device)} if self.device is not None else {}
 
     def repeated(self) -> list[str]:
         """What was given, as words of a command line."""
-        found = [] if self.run_dir is None else ["--run-dir", str(self.run_dir)]
-        found += [word for text in self.sets or () for word in ("--set", text)]
+        found = [word for text in self.sets or () for word in ("--set", text)]
         return [*found, *(word for pair in self.given().values() for word in pair)]
 
     def load(self, config: Path) -> LoadedConfig:
@@ -116,7 +103,43 @@ class ConfigOptions(OutputOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions(ConfigOptions):
+class MeasuringOptions(ConfigOptions):
+    """What a command takes that measures and keeps nothing."""
+
+    quiet: Annotated[bool, Option("--quiet", help="Only the table and what it says.")] = False
+
+    def console(self) -> Console:
+        """Where the command speaks."""
+        return Console(as_json=self.json, quiet=self.quiet, verbose=self.verbose)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(ConfigOptions):
+    """What a command takes that is about a whole run."""
+
+    run_dir: OptionalRunDir = None
+    executor: Executor = None
+    workers: Workers = None
+    seeds: Seeds = None
+    budget: Budget = None
+
+    def given(self) -> dict[str, tuple[str, str]]:
+        """Config key -> (option, value) for each option given that stands for a key."""
+        options = {
+            "executor.name": ("--executor", self.executor),
+            "executor.workers": ("--workers", self.workers),
+            "seeds": ("--seeds", self.seeds),
+            "budget.search": ("--budget", self.budget),
+        }
+        return {**ConfigOptions.given(self), **{key: (option, value) for key, (option, value) in options.items() if value is not None}}
+
+    def repeated(self) -> list[str]:
+        """What was given, as words of a command line."""
+        return [*([] if self.run_dir is None else ["--run-dir", str(self.run_dir)]), *ConfigOptions.repeated(self)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions(RunOptions):
     """What a command takes that trains."""
 
     fresh: Annotated[bool, Option("--fresh", help="Start over; the old run directory is renamed, never deleted.")] = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hptune.cli import words
-from hptune.cli.options import ConfigOptions, Options, spread_options
+from hptune.cli.options import Options, RunOptions, spread_options
 from hptune.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def init(options: Options, file: Destination = Path("hptune.yaml"), preset: Pres
 
 
 @spread_options
-def check(options: ConfigOptions, config: OptionalConfig = None, schema: Schema = False) -> None:
+def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = False) -> None:
     """Validate a config, build data and model, and estimate what a run costs from a few real steps. Trains nothing more."""
     from hptune.cli.console import output_reserved
 
