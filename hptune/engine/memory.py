@@ -1,8 +1,9 @@
-"""Lack of memory: recognized whichever allocator reports it, and freed."""
+"""Memory: its lack, recognized whichever allocator reports it; given back; and how much was used."""
 
 from __future__ import annotations
 
 import gc
+import sys
 
 import torch
 
@@ -34,3 +35,28 @@ def share_in_use(device: torch.device) -> float:
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
     return 1 - free / total
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure anew, where `peak_memory` can: on CUDA."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes in use at a time: on CUDA of tensors since the last reset, on CPUs of the whole process since it began.
+
+    None where nothing tells.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _process_peak() if device.type == "cpu" else None
+
+
+def _process_peak() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it counts KiB

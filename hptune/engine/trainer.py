@@ -17,7 +17,18 @@ from hptune.engine.training import Training, conditions
 from hptune.engine.workload import Problem
 from hptune.errors import HptuneError, RunDirectoryError
 from hptune.schedules import Schedule
-from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Status, StopRule, TrialOutcome, TrialRecord, TrialSpec
+from hptune.trial import (
+    Calibration,
+    CalibrationRequest,
+    Curve,
+    Hyperparameters,
+    Numerics,
+    Status,
+    StopRule,
+    TrialOutcome,
+    TrialRecord,
+    TrialSpec,
+)
 
 WARM_UP_STEPS = 3
 EVALUATIONS_TIMED = 3
@@ -143,12 +154,16 @@ def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Statu
     return TrialOutcome(record, series.curve(training.table, done))
 
 
-def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) -> tuple[float, float]:
-    steps = WARM_UP_STEPS + request.steps + STEPS_BETWEEN_LOOKS
-    spec = TrialSpec(
-        task=problem.task.task_id, hyperparameters=request.hyperparameters, schedule=Schedule(kind="constant"), steps=steps,
-        seed=problem.experiment.seed, repetition=0, evaluate_at=(steps,), numerics=numerics,
+def timing_spec(problem: Problem, own: Hyperparameters, numerics: Numerics, *, steps: int) -> TrialSpec:
+    """Return the spec of a training at a constant LR that is there to be timed and thrown away."""
+    return TrialSpec(
+        task=problem.task.task_id, hyperparameters=own, schedule=Schedule(kind="constant"), steps=steps, seed=problem.experiment.seed,
+        repetition=0, evaluate_at=(steps,), numerics=numerics,
     )  # fmt: skip
+
+
+def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) -> tuple[float, float]:
+    spec = timing_spec(problem, request.hyperparameters, numerics, steps=WARM_UP_STEPS + request.steps + STEPS_BETWEEN_LOOKS)
     with conditions(problem, spec), closing(Training(problem, spec)) as training:
         training.advance(WARM_UP_STEPS)
         each = []
