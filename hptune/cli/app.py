@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hptune.cli import read, search, start, train
+from hptune.cli import bench, read, search, start, train
 from hptune.version import __version__
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ def hptune(version: Annotated[bool, typer.Option("--version", callback=_version,
 
 
 start.register(app)
+bench.register(app)
 search.register(app)
 train.register(app)
 read.register(app)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from hptune.report.tables import stage_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hptune.engine.bench import Speed
     from hptune.report.run import Run, StageResult
-    from hptune.trial import TrialRecord
+    from hptune.trial import Task, TrialRecord
 
 
 OUTCOME = (
@@ -70,6 +73,20 @@ def training_document(record: TrialRecord, run_dir: str, weights: str) -> dict[s
     """The outcome of a full training."""
     outcome = {name: getattr(record, name) for name in OUTCOME}
     return {"run_dir": run_dir, "weights": weights, **outcome, "hyperparameters": asdict(record.spec.hyperparameters)}
+
+
+def bench_document(name: str, task: Task, rows: Sequence[Speed], sentences: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+    """Speeds by batch size: times in seconds of one step, memory in bytes, shares from 0 to 1."""
+    derived = ("samples_per_second", "outside_compute", "outside", "flops_per_second", "peak_share")
+    return {
+        "name": name,
+        **asdict(task.numerics),
+        "train_samples": task.train_samples,
+        "parameters": task.parameters,
+        "rows": [{**asdict(row), **{key: getattr(row, key) for key in derived}} for row in rows],
+        "sentences": list(sentences),
+        "notes": [*task.notes, *notes],
+    }
 
 
 def _stage(stage: StageResult) -> dict[str, Any]:

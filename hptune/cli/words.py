@@ -66,6 +66,19 @@ def duration(seconds: float) -> str:
     return f"{hours:.2g} h" if hours < 48 else f"{hours / 24:.3g} days"
 
 
+def memory(amount: float) -> str:
+    """An amount of memory, from bytes: `48 MiB`, `1.2 GiB`."""
+    mebibytes = amount / 2**20
+    return f"{number(mebibytes)} MiB" if mebibytes < 999.5 else f"{number(mebibytes / 1024)} GiB"
+
+
+def percent(share: float | None) -> str:
+    """A share as `12 %`, or `8.2 %` below ten; nothing for what was not measured."""
+    if share is None:
+        return ""
+    return f"{100 * share:.0f} %" if share >= 0.095 or not share else f"{100 * share:.1f} %"
+
+
 def bar(done: int, total: int) -> str:
     """How much of `total` is done, as a bar."""
     filled = round(BAR * done / total) if total else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Hptune
 
-COMMANDS = ("init", "check", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export")
+COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export")
 HEAVY = ("numpy", "scipy", "pandas", "pydantic", "yaml", "optuna", "altair", "sklearn")
 
 
@@ -65,6 +65,11 @@ MISTAKES = {
     "preset": (["init", "x.yaml", "--preset", "digitz"], ["digitz", "digits"]),
     "init over a file": (["init", "c.yaml"], ["c.yaml", "not overwritten"]),
     "init over a folder": (["init", "runs"], ["runs", "folder"]),
+    "batch sizes": (["bench", "c.yaml", "--batch-sizes", "32,many"], ["--batch-sizes", "whole numbers", "'many'"]),
+    "no batch size": (["bench", "c.yaml", "--batch-sizes", ""], ["--batch-sizes", "32,64,128"]),
+    "batch size of nothing": (["bench", "c.yaml", "--batch-sizes", "0"], ["--batch-sizes", "at least 1", "'0'"]),
+    "batch larger than the data": (["bench", "c.yaml", "--batch-sizes", "64,2000"], ["--batch-sizes", "2,000", "1,280"]),
+    "no time to measure": (["bench", "c.yaml", "--seconds", "0"], ["--seconds", "above 0"]),
     "check of nothing": (["check"], ["CONFIG"]),
     "show of no run": (["show", "runs/mode up"], ["did you mean runs/made up?"]),
     "show of a config": (["show", "c.yaml"], ["run directory"]),
@@ -130,6 +135,7 @@ READING = (
     ["--help"],
     ["--version"],
     ["run", "--help"],
+    ["bench", "--help"],
     ["show", "runs/made up"],
     ["runs"],
     ["recommend", "c.yaml"],

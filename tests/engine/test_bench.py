@@ -5,7 +5,7 @@ import torch
 from training_problems import opened, own
 
 from hptune.engine import bench as bench_module
-from hptune.engine.bench import Speed, bench, flops_per_sample
+from hptune.engine.bench import Speed, bench
 from hptune.engine.peaks import peak_flops
 from hptune.engine.problem import open_problem
 from hptune.trial import Numerics
@@ -101,8 +101,7 @@ def test_flops_of_linear_layers_are_those_counted_by_hand(digits):
     # A product of (n, a) with (a, b) takes 2·n·a·b. Each layer needs one forward and one for its weights' gradient; all but the
     # first one more for the gradient of their input.
     linear = opened(model={"name": "linear"})
-    assert flops_per_sample(linear, 32) == 2 * (2 * 64 * 10)
-    assert flops_per_sample(digits, 32) == 2 * (2 * 64 * 16) + 3 * (2 * 16 * 10)  # an mlp with 16 hidden units
+    assert digits.task.flops == 2 * (2 * 64 * 16) + 3 * (2 * 16 * 10)  # an mlp with 16 hidden units
     (row,) = bench(linear, [32], seconds=BRIEFLY)
     assert row.flops == 32 * 2 * (2 * 64 * 10)
     assert row.flops_per_second == row.flops / row.seconds
