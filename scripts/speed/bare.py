@@ -20,7 +20,7 @@ from hptune.trial import Hyperparameters, TrialSpec
 from speed.data import DATA_OF, Images, check_same_data, experiment, make_images, make_model
 from speed.machine import has_bf16
 from speed.options import Options
-from speed.processes import isolated
+from speed.processes import isolated, say
 from speed.results import Comparison, Spread, Target, at_most, geometric_mean
 
 BATCHES = (32, 256)
@@ -65,7 +65,7 @@ class Bare:
 def compare(options: Options) -> Comparison:
     """Measure every net at every batch size."""
     began = time.perf_counter()
-    budget = 6.0 if options.quick else 40.0
+    budget = 4.0 if options.quick else 40.0
     images = {
         name: make_images(name, options.folder, samples=SAMPLES, validation=VALIDATION) for name in {DATA_OF[n] for n in options.nets}
     }
@@ -74,6 +74,7 @@ def compare(options: Options) -> Comparison:
         for batch_size in BATCHES:
             found = [isolated(measure, images[DATA_OF[net]], net, batch_size, budget) for _ in range(options.repetitions)]
             rows.append(_row(net, batch_size, found))
+            say(f"bare {net} {batch_size}: {', '.join(f'{name} {ratio:.3f}' for name, ratio in found[-1]['ratios'].items())}")
     return Comparison(
         name="bare",
         title="The engine's step beside a hand-written loop",

@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -33,9 +34,22 @@ def silence() -> Iterator[None]:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, MiB."""
+    """Largest resident memory of this process so far, MiB.
+
+    Linux counts it by program in VmHWM; ru_maxrss outlives exec there, so that a child starts with its parent's and growth is hidden.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def settle() -> None:

@@ -23,7 +23,7 @@ from hptune.trial import StopRule, TrialOutcome, TrialSpec
 from speed.data import AUGMENT, DATA_OF, Images, check_same_data, experiment, make_images
 from speed.options import Options
 from speed.peers import PEERS, Outcome, Ramp, Setting, time_peer
-from speed.processes import own_process
+from speed.processes import own_process, say
 from speed.results import Comparison, Spread, Target, at_least, ratios
 
 SAMPLES, VALIDATION = 10_000, 1000
@@ -104,8 +104,10 @@ def _measure(
         for _ in range(options.repetitions):
             for name in peers:
                 found[name].append(processes[name].submit(time_peer, name, images, ramp, settings[name]).result())
+                say(f"ranges {ramp.net}: {name} {found[name][-1].seconds:.1f} s ({settings[name]})")
             for name, specs in ramps.items():
                 found[name].append(_time_hptune(executor, config, specs))
+                say(f"ranges {ramp.net}: {name} {found[name][-1].seconds:.1f} s")
     return settings, found
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -17,6 +15,7 @@ from typing import Any
 from speed.data import NETS
 from speed.machine import describe_machine, has_bf16, load_average
 from speed.options import Options
+from speed.processes import say
 from speed.results import Comparison, markdown, summary
 
 COMPARISONS = ("bare", "equivalence", "ranges", "search", "growth")
@@ -24,20 +23,26 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def run(arguments: argparse.Namespace) -> None:
-    names, nets = _names(arguments.only, COMPARISONS, "--only"), _names(arguments.nets, NETS, "--nets")
+    names, nets = (
+        _names(arguments.only, COMPARISONS, "--only"),
+        _names(arguments.nets or ("mlp,small_cnn" if arguments.quick else ",".join(NETS)), NETS, "--nets"),
+    )
     if "bare" in names and has_bf16() and "equivalence" not in names:
         names = [*names, "equivalence"]  # a faster precision is worth what it trains to
-    machine = {**describe_machine(), "load average before": load_average()}
+    machine: dict[str, Any] = {**describe_machine(), "load average before": load_average()}
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    machine["mode"] = f"{'quick, ' if arguments.quick else ''}{repetitions} repetition(s)"
+    out = arguments.out or _default_out(machine)
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="hptune-speed-") as folder:
         options = Options(repetitions=repetitions, quick=arguments.quick, nets=tuple(nets), folder=Path(folder))
         for name in [known for known in COMPARISONS if known in names]:
-            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+            say(name)
             found.append(_compare(name)(options))
-    machine["load average after"] = load_average()
-    machine["mode"] = f"{'quick, ' if arguments.quick else ''}{repetitions} repetition(s)"
-    _write(arguments.out or _default_out(machine), found, machine)
+            machine["load average after"] = load_average()
+            _write(out, found, machine)  # each time: whatever ends a later comparison does not take the earlier ones along
+    print(markdown(found, machine))
+    print(f"targets\n\n{summary(found)}\n\nwritten to {out} and {out.with_suffix('.md').name}")
 
 
 def _compare(name: str) -> Callable[[Options], Comparison]:
@@ -60,7 +65,4 @@ def _default_out(machine: Mapping[str, Any]) -> Path:
 def _write(out: Path, found: Sequence[Comparison], machine: Mapping[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": machine, "comparisons": [asdict(c) for c in found]}, indent=1) + "\n", encoding="utf-8")
-    text = markdown(found, machine)
-    out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    print(f"targets\n\n{summary(found)}\n\nwritten to {out} and {out.with_suffix('.md').name}")
+    out.with_suffix(".md").write_text(markdown(found, machine), encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 
 from speed.data import AUGMENT, DATA_OF, Images, check_same_data, experiment, make_images, make_model, pictures
 from speed.options import Options
-from speed.processes import isolated, silence
+from speed.processes import isolated, say, silence
 from speed.results import Comparison, Spread, Target, at_least, geometric_mean, ratios
 
 VALIDATION = 500
@@ -22,7 +22,8 @@ SAMPLES = {"mlp": 2000, "small_cnn": 2000, "lenet": 2000, "resnet20": 512}
 BATCHES = (32, 64, 128, 256)
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 REST = ((0.9, 1e-4), (0.95, 1e-3))  # momentum, weight decay
-QUICK_RATES, QUICK_SAMPLES = (0.05,), {"mlp": 1000, "small_cnn": 512, "lenet": 512, "resnet20": 256}
+QUICK_RATES, QUICK_SAMPLES = (0.05,), {"mlp": 512, "small_cnn": 256, "lenet": 256, "resnet20": 256}
+QUICK_WAYS = ("optuna, one job, one thread", "optuna, processes", "hptune")
 MEAN_WANTED, EACH_WANTED = 4.0, 2.0
 VALIDATION_BATCH = 256
 HPTUNE = "hptune"
@@ -61,10 +62,11 @@ def compare(options: Options) -> Comparison:
     for net in options.nets:
         images = make_images(DATA_OF[net], options.folder, samples=samples[net], validation=VALIDATION)
         sources.add(f"{images.source}, {samples[net]} samples for {net}")
-        found: dict[str, list[Ran]] = {name: [] for name in WAYS}
+        found: dict[str, list[Ran]] = {name: [] for name in (QUICK_WAYS if options.quick else WAYS)}
         for _ in range(options.repetitions):
-            for name, way in WAYS.items():
-                found[name].append(isolated(way, images, net, trials, str(options.folder)))
+            for name in found:
+                found[name].append(isolated(WAYS[name], images, net, trials, str(options.folder)))
+                say(f"search {net}: {name} {found[name][-1].seconds:.1f} s")
         rows += _rows(net, found)
         best[net] = _ratio(found)
         raw[net] = {name: [asdict(ran) for ran in runs] for name, runs in found.items()}
