@@ -199,7 +199,7 @@ class Session:
         from hptune.engine.problem import open_problem
 
         block, _, name = key.rpartition(".")
-        if key.partition(".")[0] in NOT_OF_A_TRIAL:
+        if key == "data.workers" or key.partition(".")[0] in NOT_OF_A_TRIAL:
             raise ConfigError(f"sweeping {key} says nothing: it changes no single training", where="sweep", key=key)
         knowledge = stage_knowledge(key, self.experiment, self.task, self._run.progress, settings={})
         variants, tasks = [], {}

@@ -113,7 +113,8 @@ class TensorPart:
     def take(self, indices: Tensor) -> tuple[Tree, Tensor]:
         """See `Part.take`."""
         at = indices.to(self.arrays.y.device, non_blocking=True)
-        return self._ready(Arrays(map_tree(lambda leaf: leaf[at], self.arrays.x), self.arrays.y[at]))
+        # On a CPU index_select copies whole rows, several times as fast as indexing by a tensor does.
+        return self._ready(Arrays(map_tree(lambda leaf: leaf.index_select(0, at), self.arrays.x), self.arrays.y.index_select(0, at)))
 
     def feed(self, batches: IndexBatches, _seed: int, /, start: int = 0) -> Generator[tuple[Tree, Tensor], None, None]:
         """See `Part.feed`; nothing is drawn."""

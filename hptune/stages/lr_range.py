@@ -17,7 +17,9 @@ from hptune.trial import StopRule, TrialRecord, TrialSpec
 
 TEXTBOOK_LR = {"sgd": 0.1, "adamw": 1e-3}
 RANGE_POINTS = 24  # validation points of a ramp: about five a decade at the default range
-RANGE_SAMPLES = 1000  # fixed validation subset of a ramp
+RANGE_SAMPLES = 1000  # fixed validation subset of a ramp, at most
+FEWEST_RANGE_SAMPLES = 100
+VALIDATION_SHARE = 0.25  # of a ramp's training, at most, goes into validation; a sample measured costs a third of one trained on
 MIN_RAMP_STEPS = 60  # a faster ramp is itself unstable (section 4.1)
 RANGE_SHARE = 4  # a ramp for so many short-run equivalents of allowance
 SPREAD = 2.0  # the checks stand a factor of this around the suggestion
@@ -79,7 +81,7 @@ class LrRange:
                 schedule=ramp,
                 steps=steps,
                 evaluate_at=points,
-                validation_limit=min(RANGE_SAMPLES, k.val_samples),
+                validation_limit=min(range_samples(steps * start.batch_size), k.val_samples),
                 stop=StopRule(window=max(1, steps // RANGE_POINTS), relative_to_best=True),
             )
             for repetition in range(ramps)
@@ -107,6 +109,15 @@ class LrRange:
             if all(max(rounded, kept) / min(rounded, kept) > SAME for kept in rates):
                 rates.append(rounded)
         return rates
+
+
+def range_samples(trained: int) -> int:
+    """Validation samples of each point of a ramp that trains on so many samples: few enough that measuring stays a part of the cost.
+
+    They are the same at every point, so that fewer of them shift the whole curve rather than its lowest point.
+    """
+    affordable = int(3 * VALIDATION_SHARE * trained / RANGE_POINTS)
+    return max(FEWEST_RANGE_SAMPLES, min(RANGE_SAMPLES, affordable))
 
 
 def round_lr(lr: float) -> float:

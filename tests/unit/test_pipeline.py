@@ -222,6 +222,22 @@ def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: P
     assert now[0] <= spent + 5, "run again, it has nothing left to spend"
 
 
+def test_every_item_carries_what_the_run_shares(tmp_path: Path) -> None:
+    class Carried(Training):
+        def __call__(self, item: Any) -> TrialOutcome | Calibration:
+            carried.append(item[2])
+            return super().__call__(item)
+
+    carried: list[Any] = []
+    layout = RunLayout(tmp_path / "r")
+    config = experiment(stages={"batch_size": {"values": [32, 64], "compare": "time"}})
+    with Journal(layout.journal) as journal:
+        run = Run(experiment=config, task=TASK, executor=SerialExecutor(Carried()), journal=journal, layout=layout, shared="here")
+        list(run_stages(run, ["lr_range", "batch_size"]))
+    assert len(carried) > 4
+    assert set(carried) == {"here"}
+
+
 # ---- memory and how many trials at once
 
 
