@@ -28,7 +28,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A goal beside what was measured; `met` is None where this machine cannot say."""
+    """A goal beside what was measured; `met` is None where this machine or so few data cannot say."""
 
     what: str
     wanted: str
@@ -37,7 +37,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        return {True: "met", False: "missed", None: "does not apply"}[self.met]
+        return {True: "met", False: "missed", None: "not decided"}[self.met]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
