@@ -18,7 +18,7 @@ from hptune.executors.base import Failure
 from hptune.executors.factory import available_cores, make_executor, resolve
 from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, stage_knowledge
-from hptune.stages.lr_range import RANGE_POINTS, LrRange
+from hptune.stages.lr_range import RANGE_POINTS, LrRange, range_samples
 from hptune.trial import StopRule, TrialOutcome, TrialSpec
 from speed.data import AUGMENT, DATA_OF, Images, check_same_data, experiment, make_images
 from speed.options import Options
@@ -65,7 +65,7 @@ def compare(options: Options) -> Comparison:
             "loading and the start of hptune's workers are not counted",
             "peers run their seeds one after the other with all cores, hptune runs its seeds side by side, one thread each; the number of "
             "loader processes and threads of a peer is the fastest in one trial of the same length on one seed",
-            f"hptune measures {RANGE_POINTS} validation points on up to {VALIDATION} samples a ramp, which no peer does; "
+            f"hptune measures {RANGE_POINTS} validation points on as many samples as its rule allows a ramp of that length, which no peer does; "
             f"`{TRAINING_ALONE}` is the same ramp with one point, for what that costs",
             "hptune ends a ramp at a loss that is not finite, the peers go on: ratios are of seconds a step actually taken",
             *[f"{name} is not installed and was not measured" for name in missing],
@@ -83,7 +83,8 @@ def plan_ramps(problem: Problem, ramp: Ramp, *, validate: bool) -> list[TrialSpe
     planned = LrRange().plan(stage_knowledge("lr_range", config, problem.task, Progress(), settings=settings), [])
     points = sorted({max(1, round(ramp.steps * (i + 1) / RANGE_POINTS)) for i in range(RANGE_POINTS)}) if validate else [ramp.steps]
     stop = replace(NEVER, window=max(1, ramp.steps // RANGE_POINTS), relative_to_best=True)
-    return [replace(spec, steps=ramp.steps, evaluate_at=tuple(points), stop=stop) for spec in planned]
+    limit = min(range_samples(ramp.steps * ramp.batch_size), problem.task.val_samples)
+    return [replace(spec, steps=ramp.steps, evaluate_at=tuple(points), stop=stop, validation_limit=limit) for spec in planned]
 
 
 def _measure(

@@ -64,9 +64,9 @@ def compare(options: Options) -> Comparison:
         sources.add(f"{images.source}, {samples[net]} samples for {net}")
         found: dict[str, list[Ran]] = {name: [] for name in (QUICK_WAYS if options.quick else WAYS)}
         for _ in range(options.repetitions):
-            for name in found:
-                found[name].append(isolated(WAYS[name], images, net, trials, str(options.folder)))
-                say(f"search {net}: {name} {found[name][-1].seconds:.1f} s")
+            for name, ran in found.items():
+                ran.append(isolated(WAYS[name], images, net, trials, str(options.folder)))
+                say(f"search {net}: {name} {ran[-1].seconds:.1f} s")
         rows += _rows(net, found)
         best[net] = _ratio(found)
         raw[net] = {name: [asdict(ran) for ran in runs] for name, runs in found.items()}
