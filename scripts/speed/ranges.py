@@ -65,7 +65,7 @@ def compare(options: Options) -> Comparison:
             "loading and the start of hptune's workers are not counted",
             "peers run their seeds one after the other with all cores, hptune runs its seeds side by side, one thread each; the number of "
             "loader processes and threads of a peer is the fastest in one trial of the same length on one seed",
-            f"hptune measures {RANGE_POINTS} validation points on as many samples as its rule allows a ramp of that length, which no peer does; "
+            f"hptune measures {RANGE_POINTS} validation points on the samples its rule allows, which no peer does; "
             f"`{TRAINING_ALONE}` is the same ramp with one point, for what that costs",
             "hptune ends a ramp at a loss that is not finite, the peers go on: ratios are of seconds a step actually taken",
             *[f"{name} is not installed and was not measured" for name in missing],

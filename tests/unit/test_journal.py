@@ -295,3 +295,24 @@ def test_a_payload_brings_no_kind_of_its_own(path: Path) -> None:
     with Journal(path) as journal, pytest.raises(ValueError, match="kind"):
         journal.append("plan", {"kind": "trial", **PLAN})
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_trial_line_with_open_brackets_is_found_at_once_and_other_damage_when_it_is_asked_for(path: Path) -> None:
+    with Journal(path) as journal:
+        for trial in (1, 2):
+            journal.append("trial", record(trial).to_json())
+    lines = path.read_bytes().splitlines(keepends=True)
+    for damage in (b"{", b"]", b'"'):
+        path.write_bytes(lines[0] + lines[1].replace(b'"curve"', b'"curve"' + damage) + lines[2])
+        with pytest.raises(JournalError, match=r"line 2: the line is damaged"):
+            replay(path)
+    path.write_bytes(lines[0] + lines[1].replace(b":", b";", 6) + lines[2])
+    with pytest.raises(JournalError, match=r"line 2"):
+        list(replay(path).records.values())
+
+
+def test_a_trial_whose_text_looks_like_json_is_read_all_the_same(path: Path) -> None:
+    odd = record(1, error='he said "{[" and \\ left')
+    with Journal(path) as journal:
+        journal.append("trial", odd.to_json())
+    assert replay(path).records[odd.trial_id].error == odd.error

@@ -546,3 +546,8 @@ def test_a_curve_of_a_ramp_that_ends_early_still_concludes() -> None:
     k = knowledge(settings=RANGE)
     done, _ = go(LrRange(), k, cut)
     assert LrRange().conclude(k, done).chosen is not None
+
+
+@pytest.mark.parametrize(("trained", "samples"), [(10_000_000, 1000), (64 * 100, 200), (64 * 10, 100)])
+def test_measuring_stays_a_part_of_a_ramps_cost(trained: int, samples: int) -> None:
+    assert range_samples(trained) == samples
