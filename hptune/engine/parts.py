@@ -112,15 +112,19 @@ class TensorPart:
 
     def take(self, indices: Tensor) -> tuple[Tree, Tensor]:
         """See `Part.take`."""
-        at = indices.to(self.arrays.y.device, non_blocking=True)
+        held = self.arrays
+        if not self.resident:
+            return self._moved(self._gathering(indices)())
+        at = indices.to(self.device, non_blocking=True)
         # On a CPU index_select copies whole rows, several times as fast as indexing by a tensor does.
-        return self._ready(Arrays(map_tree(lambda leaf: leaf.index_select(0, at), self.arrays.x), self.arrays.y.index_select(0, at)))
+        x: Tree = map_tree(lambda leaf, scale: _normalized(leaf.index_select(0, at), scale), held.x, self._scales)
+        return x, _widened(held.y.index_select(0, at))
 
     def feed(self, batches: IndexBatches, _seed: int, /, start: int = 0) -> Generator[tuple[Tree, Tensor], None, None]:
         """See `Part.feed`; nothing is drawn."""
         if self.resident:
             return take_each(self, batches, start)
-        return (self._ready(rows) for rows in gather_ahead(self._gathering, batches, start))
+        return (self._moved(rows) for rows in gather_ahead(self._gathering, batches, start))
 
     def _gathering(self, indices: Tensor) -> Callable[[], Arrays]:
         """Return what copies the rows at `indices` together; memory is allocated here, as on CUDA that must not be done in a thread."""
@@ -134,8 +138,8 @@ class TensorPart:
 
         return gather
 
-    def _ready(self, rows: Arrays) -> tuple[Tree, Tensor]:
-        x, y = map_tree(lambda leaf: leaf.to(self.device, non_blocking=True), (rows.x, rows.y))
+    def _moved(self, rows: Arrays) -> tuple[Tree, Tensor]:
+        x, y = (map_tree(lambda leaf: leaf.to(self.device, non_blocking=True), tree) for tree in (rows.x, rows.y))
         return map_tree(_normalized, x, self._scales), _widened(y)
 
 

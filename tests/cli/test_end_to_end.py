@@ -150,8 +150,9 @@ def test_a_stage_alone_and_then_any_other_key(finished: Path) -> None:
     assert {row["dropout"] for row in table} == {"0", "0.2"}
 
 
-def test_sweeping_what_changes_no_training_is_refused(finished: Path) -> None:
-    _, err = hptune(finished, "sweep", "executor.workers", "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
+@pytest.mark.parametrize("key", ["executor.workers", "data.workers"])
+def test_sweeping_what_changes_no_training_is_refused(finished: Path, key: str) -> None:
+    _, err = hptune(finished, "sweep", key, "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
     assert "changes no single training" in err
 
 

@@ -13,7 +13,7 @@ from hptune.stages import STAGES, Knowledge, stage_named
 from hptune.stages.batch_size import BatchSize, relative_speeds, smallest_saturated
 from hptune.stages.confirm import Confirm, block_error
 from hptune.stages.key_sweep import KeySweep
-from hptune.stages.lr_range import LrRange
+from hptune.stages.lr_range import LrRange, range_samples
 from hptune.stages.momentum import Momentum
 from hptune.stages.refine import Refine, Space, search_space
 from hptune.stages.weight_decay import WeightDecay, edge, halfway, timescale_epochs
