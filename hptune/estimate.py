@@ -13,7 +13,7 @@ from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_sho
 from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
-from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Task, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class Check:
     device: str
     device_model: str
     precision: str
+    numerics: Numerics
     train_samples: int
     val_samples: int
     test_samples: int
@@ -71,6 +72,7 @@ def check(loaded: LoadedConfig) -> Check:
         device=task.numerics.device,
         device_model=task.numerics.device_model,
         precision=task.numerics.precision,
+        numerics=task.numerics,
         train_samples=task.train_samples,
         val_samples=task.val_samples,
         test_samples=task.test_samples,

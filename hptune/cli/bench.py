@@ -180,11 +180,10 @@ def facts(task: Task) -> list[str]:
     """What the numbers were measured on."""
     n = task.numerics
     device = f"{n.device} ({n.device_model})" if n.device_model else n.device
-    layout = "channels-last" if n.channels_last else "contiguous"
     memory = {"cuda": "of tensors on the device, the data set's included", "cpu": "of the whole process so far, libraries included"}
     lines = [
         f"{task.train_samples:,} training samples; {words.count(task.parameters, 'parameter')}",
-        f"{device}, {n.precision}, {words.count(n.threads, 'CPU thread')}, {layout} memory format",
+        f"{device}, {words.numerics(n)}",
     ]
     return [*lines, f"memory is the peak {memory[n.device]}"] if n.device in memory else lines
 

@@ -11,7 +11,7 @@ from hptune.analysis.wording import format_number
 
 if TYPE_CHECKING:
     from hptune.stages.base import Knowledge
-    from hptune.trial import Hyperparameters
+    from hptune.trial import Hyperparameters, Numerics
 
 TITLES = {
     "lr_range": "LR range test",
@@ -128,3 +128,16 @@ def range_plot(ranges: Sequence[Mapping[str, Sequence[float]]], suggested: float
 def next_commands(commands: Sequence[Sequence[str]]) -> list[str]:
     """Commands to type next, quoted for a shell."""
     return ["next:", *(f"  {shlex.join(['hptune', *command])}" for command in commands)]
+
+
+def numerics(settled: Numerics) -> str:
+    """How numbers are computed, as far as it is not the plainest way: `bf16, channels-last, 4 CPU threads`."""
+    return ", ".join(
+        [
+            settled.precision,
+            *(["channels-last"] if settled.channels_last else []),
+            *(["compiled"] if settled.compiled else []),
+            *([f"{settled.threads} CPU threads a trial"] if settled.threads > 1 else []),
+            *([f"at most {settled.micro_batch} samples at once"] if settled.micro_batch is not None else []),
+        ]
+    )

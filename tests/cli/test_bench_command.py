@@ -50,7 +50,7 @@ def test_quiet_leaves_the_table_and_what_it_says(hptune: Hptune) -> None:
     assert "ms/step" in answer.out.splitlines()[0]
     assert "next:" not in answer.out
     answer = hptune("bench", "c.yaml", *QUICK, "--batch-sizes", "32")
-    assert [text for text in ("fp32", "1 CPU thread", "contiguous", "memory is the peak") if text not in answer.out] == []
+    assert [text for text in ("fp32", "memory is the peak") if text not in answer.out] == []
     assert answer.out.rstrip().endswith("hptune sweep batch-size c.yaml --set model.name=linear")
 
 

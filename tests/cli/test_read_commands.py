@@ -123,10 +123,12 @@ def test_the_schema_needs_no_config(hptune: Hptune) -> None:
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> None:
     from hptune.estimate import Check, StageEstimate
+    from hptune.trial import Numerics
 
     stage = StageEstimate(stage="lr_range", trials=12, steps=1200, samples=76800, seconds=90.0)
     found = Check(
-        name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32", train_samples=1280,
+        name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32",
+        numerics=Numerics(device_model="made-up device", channels_last=True, threads=2), train_samples=1280,
         val_samples=320, test_samples=0, classes=0, parameters=1, workers=2, seconds_per_step=float("nan"), stages=(stage,), seconds=90.0,
         user_code=("mine.py:load",), notes=("a note",),
     )  # fmt: skip
@@ -136,7 +138,17 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("checked")
 def test_check_tells_cost_and_whose_code_runs(hptune: Hptune) -> None:
     out = hptune("check", "c.yaml", "--set", "seed=1", "--seeds", "3").out
-    for text in ("regression", "1 parameter;", "mine.py:load", "note: a note", "LR range test", "1,200", "90 s", "2 workers"):
+    for text in (
+        "regression",
+        "1 parameter;",
+        "fp32, channels-last, 2 CPU threads a trial",
+        "mine.py:load",
+        "note: a note",
+        "LR range test",
+        "1,200",
+        "90 s",
+        "2 workers",
+    ):
         assert text in out
     assert "hptune run c.yaml --set seed=1 --seeds 3" in out, "what to type next keeps the options"
 
