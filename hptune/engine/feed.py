@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from hptune.cores import available_cores
 from hptune.engine.randomness import seeded, stream_seed
@@ -122,7 +122,7 @@ class _Answer:
         return _Answer(map_batch(lambda leaf: leaf.pin_memory() if hasattr(leaf, "pin_memory") else leaf, self.batch), self.error)
 
 
-class _Answers:
+class _Answers(Dataset[_Answer]):
     """`ItemBatches` as workers read them."""
 
     def __init__(self, batches: ItemBatches) -> None:
@@ -157,7 +157,7 @@ def _from_workers(batches: ItemBatches, start: int, workers: int, pin: bool) -> 
         warnings.filterwarnings("ignore", "This DataLoader will create")  # of more workers than cores: that is the user's choice
         warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning)  # it is what loaders do on Linux
         loader: DataLoader[_Answer] = DataLoader(
-            _Answers(batches),  # type: ignore[arg-type]  # by number is all that is asked of it
+            _Answers(batches),
             batch_size=None, sampler=range(start, len(batches)), collate_fn=_as_is, num_workers=workers, pin_memory=pin,
             multiprocessing_context="fork", worker_init_fn=_leave_interrupts,
             generator=torch.Generator(),  # or else it would draw from the training's
