@@ -116,7 +116,8 @@ def _engine_step(problem: Problem, numerics: Numerics, size: int) -> None:
     with in_force(numerics), seeded(problem.experiment.seed, problem.device):
         rig, program = rig_for(problem, size, numerics)
         if program is None:
-            rig.step([(problem.parts.train.take(torch.arange(size)), 1.0)], 0.0, 0.0, 0.0)
+            at_once = min(size, numerics.micro_batch or size)
+            rig.step([(problem.parts.train.take(torch.arange(at_once)), 1.0)], 0.0, 0.0, 0.0)
 
 
 def _check_step(problem: Problem, model: nn.Module, numerics: Numerics, size: int) -> None:

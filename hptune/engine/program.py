@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hptune.engine.memory import is_out_of_memory
+from hptune.engine.memory import free_memory, is_out_of_memory
 from hptune.engine.parts import TensorPart
 from hptune.engine.randomness import seed_all, seeded
 from hptune.engine.rig import Rig, tensors
@@ -67,15 +67,24 @@ def capturable(problem: Problem, numerics: Numerics) -> bool:
 
 
 def _program_for(problem: Problem, batch_size: int, numerics: Numerics) -> Program | None:
+    """The program of a shape; None where it is refused, or where memory does not suffice for it: the plain step may do with less."""
     kept, key = problem.kept, (batch_size, numerics)
     if key not in kept.programs and kept.refusal is None:
         while len(kept.programs) >= KEPT:
             kept.programs.pop(next(iter(kept.programs)))
+        short = False
         with seeded(0, problem.device):
             try:
                 kept.programs[key] = Program(problem, batch_size, numerics, cuda_graph)
             except CannotCaptureError as error:
                 kept.refusal = str(error)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                short = True
+        if short:
+            kept.drop()
+            free_memory(problem.device)
     program: Program | None = kept.programs.get(key)
     return program
 

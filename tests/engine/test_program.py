@@ -1,5 +1,7 @@
 """Programs of the device: the same step as the eager one, replayed for trial after trial. Recording itself is CUDA's; here it is played."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -116,7 +118,7 @@ class Restless(nn.Module):
 @pytest.mark.parametrize(("how", "reason"), [("counts", "keep values in Python"), ("draws", "random numbers from Python")])
 def test_python_in_the_step_is_refused(how, reason):
     problem = opened()
-    problem = program_module_replace(problem, make_model=lambda: Restless(how))
+    problem = replace(problem, make_model=lambda: Restless(how))
     with pytest.raises(CannotCaptureError, match=reason):
         Program(problem, 32, problem.task.numerics, played)
 
@@ -144,7 +146,14 @@ def test_a_failed_capture_is_refused_with_its_reason_and_the_trial_runs(monkeypa
     assert reproducible(run_trial(problem, spec)) == replayed
 
 
-def program_module_replace(problem, **changes):
-    from dataclasses import replace
+def test_where_a_program_does_not_fit_into_memory_the_plain_step_is_taken(monkeypatch):
+    def too_large(body, generator):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    return replace(problem, **changes)
+    problem = opened()
+    spec = spec_of(problem, steps=8)
+    plain = reproducible(run_trial(problem, spec))
+    monkeypatch.setattr(program_module, "capturable", lambda problem, numerics: True)
+    monkeypatch.setattr(program_module, "cuda_graph", too_large)
+    assert reproducible(run_trial(problem, spec)) == plain
+    assert problem.kept.refusal is None, "another shape may fit"
