@@ -296,14 +296,17 @@ def test_workers_end_with_their_driver(tmp_path: Path, signal_number: signal.Sig
     marks.mkdir()
     driver = subprocess.Popen([*script(tmp_path, HANGING), str(marks)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     with driver:
-        wait_until(lambda: len(list(marks.iterdir())) == 2)
-        workers = [int(path.name) for path in marks.iterdir()]
-        if signal_number == signal.SIGKILL:
-            driver.kill()  # the driver alone
-        else:
-            os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C does: everyone hears it
-        wait_until(lambda: not any(alive(pid) for pid in workers))
-        _, err = driver.communicate(timeout=PATIENCE)
+        try:
+            wait_until(lambda: len(list(marks.iterdir())) == 2)
+            workers = [int(path.name) for path in marks.iterdir()]
+            if signal_number == signal.SIGKILL:
+                driver.kill()  # the driver alone
+            else:
+                os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C does: everyone hears it
+            wait_until(lambda: not any(alive(pid) for pid in workers))
+            _, err = driver.communicate(timeout=PATIENCE)
+        finally:
+            driver.kill()  # leaving the block waits for its end
     assert err.count("Traceback") == (signal_number == signal.SIGINT), f"a worker spoke up:\n{err}"
 
 
