@@ -12,7 +12,7 @@ from hptune.config.schema import Experiment
 from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
 from hptune.trial import Calibration, Task, TrialRecord
 
-SHARES = {"lr_range": 3.0, "batch_size": 3.0, "momentum": 1.0, "weight_decay": 1.5, "refine": 2.0}
+SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 1.0, "refine": 3.0}
 """How a search budget is divided among the stages still to come; what one leaves goes to the next."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from hptune.analysis.ranking import Row
 from hptune.analysis.recommendation import Conclusion
@@ -11,7 +12,7 @@ from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
 from hptune.stages.lr_range import round_lr
-from hptune.stages.rounds import by_distance, next_round, ranked, select, within
+from hptune.stages.rounds import by_distance, criterion, next_round, ranked, select, within
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 
 LR_EXPONENT = {"sgd": 0.7, "adamw": 0.5}  # best LR grows as batch to this power: measured for short 1cycle runs
@@ -29,7 +30,8 @@ class BatchSize:
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """All LRs of all sizes on the first seed, then further seeds for each size's best LR."""
         known = {record.trial_id for record in done}
-        grid = [spec for size in self._sizes(knowledge) for spec in self._lr_checks(knowledge, size)]
+        checks = [self._lr_checks(knowledge, size) for size in self._sizes(knowledge)]
+        grid = [spec for turn in zip_longest(*checks) for spec in turn if spec is not None]  # a short budget sees all sizes at one LR
         missing = [spec for spec in grid if spec.trial_id not in known]
         if affordable := within(knowledge, missing, done):
             return affordable
@@ -82,7 +84,7 @@ class BatchSize:
         best: dict[int, TrialRecord] = {}
         for record in done:
             size = record.spec.hyperparameters.batch_size
-            if record.spec.repetition == 0 and (size not in best or _loss(k, record) < _loss(k, best[size])):
+            if record.spec.repetition == 0 and (size not in best or criterion(k, record) < criterion(k, best[size])):
                 best[size] = record
         return [record.spec for record in best.values()]
 
@@ -121,14 +123,6 @@ def smallest_saturated(seconds_per_step: Mapping[int, float]) -> int:
 def _seconds(settings: Mapping[str, object]) -> dict[int, float]:
     measured = settings.get("seconds_per_step", [])
     return {int(size): float(seconds) for size, seconds in measured} if isinstance(measured, list | tuple) else {}
-
-
-def _loss(k: Knowledge, record: TrialRecord) -> float:
-    if not record.usable:
-        return math.inf
-    if k.rank_by == "metric":
-        return -record.metric if k.larger_is_better else record.metric
-    return record.val_loss
 
 
 def _columns(spec: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:

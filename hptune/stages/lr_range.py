@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
-from hptune.analysis.ranking import Ranking, Row
+from hptune.analysis.ranking import Ranking
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import conclusion
-from hptune.stages.rounds import next_round, ranked, select
+from hptune.stages.rounds import criterion, next_round, ranked
 from hptune.trial import StopRule, TrialRecord, TrialSpec
 
 TEXTBOOK_LR = {"sgd": 0.1, "adamw": 1e-3}
@@ -22,9 +23,9 @@ FEWEST_RANGE_SAMPLES = 100
 VALIDATION_SHARE = 0.25  # of a ramp's training, at most, goes into validation; a sample measured costs a third of one trained on
 MIN_RAMP_STEPS = 60  # a faster ramp is itself unstable (section 4.1)
 RANGE_SHARE = 4  # a ramp for so many short-run equivalents of allowance
-SPREAD = 2.0  # the checks stand a factor of this around the suggestion
+SPREAD = 2.0  # the best LR checked gets neighbours at this factor
 SAME = 1.2  # LRs closer than this factor are one candidate
-EXTENSIONS = 2  # how often the checked range grows when its edge is best
+BRACKETS = 4  # rounds of neighbours, at most
 
 
 class LrRange:
@@ -33,21 +34,12 @@ class LrRange:
     name = "lr_range"
 
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """First the ramps, then the check runs, then further LRs while the best is at the edge."""
+        """First the ramps, then the check runs, then the best one's neighbours until it lies between two others."""
         known = {record.trial_id for record in done}
         ramps = [spec for spec in self._ramps(knowledge) if spec.trial_id not in known]
         if ramps:
             return ramps
-        rates = self._first_rates(knowledge, done)
-        for _ in range(EXTENSIONS + 1):
-            wanted = [knowledge.short_run(knowledge.start.but(lr=lr)) for lr in rates]
-            if new := next_round(knowledge, wanted, done):
-                return new
-            beyond = self._beyond_edge(rates, ranked(knowledge, select(done, wanted), _columns).best)
-            if beyond is None:
-                break
-            rates = [*rates, round_lr(beyond)]
-        return []
+        return next_round(knowledge, self._checks(knowledge, done), done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the LR of the best check run; the range test's reading stands beside it."""
@@ -91,23 +83,28 @@ class LrRange:
         readings = [read_range(r.curve.lr, r.curve.val_loss) for r in done if r.spec.schedule.kind == "ramp"]
         return summarize_ranges(readings, min_lr=float(k.settings["min_lr"]), max_lr=float(k.settings["max_lr"]))
 
-    def _beyond_edge(self, rates: Sequence[float], best: Row | None) -> float | None:
-        """The next LR outward where the best one is the lowest or highest tried; far down where everything diverged."""
-        if best is None:
-            return min(rates) / 10
-        if best.hyperparameters.lr == min(rates):
-            return min(rates) / SPREAD
-        return max(rates) * SPREAD if best.hyperparameters.lr == max(rates) else None
+    def _checks(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """The first LRs, then both neighbours of whichever is best on the first seed, as far as all before them were run."""
+        rates = self._first_rates(k, done)
+        for _ in range(BRACKETS):
+            losses = {r.spec.hyperparameters.lr: criterion(k, r) for r in done if r.spec.schedule.kind != "ramp" and r.spec.repetition == 0}
+            if not losses.keys() >= set(rates):
+                break
+            best = min(rates, key=lambda lr: losses[lr])
+            around = (best * SPREAD, best / SPREAD) if math.isfinite(losses[best]) else (min(rates) / 10,)
+            new = [lr for lr in map(round_lr, around) if _is_new(lr, rates)]
+            if not new:
+                break
+            rates += new
+        return [k.short_run(k.start.but(lr=lr)) for lr in rates]
 
     def _first_rates(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[float]:
-        """The suggestion and its neighbours, the baseline's LR and a textbook LR, since a range test alone can mislead."""
+        """The suggestion, the start's LR and a textbook one, since a range test alone can mislead."""
         suggested = self._summary(k, done).lr_max
-        rates = [k.start.lr]
-        others = [] if suggested is None else [suggested, suggested / SPREAD, suggested * SPREAD]
-        for lr in (*others, TEXTBOOK_LR[k.optimizer]):
-            rounded = round_lr(lr)
-            if all(max(rounded, kept) / min(rounded, kept) > SAME for kept in rates):
-                rates.append(rounded)
+        rates: list[float] = []
+        for lr in (suggested, k.start.lr, TEXTBOOK_LR[k.optimizer]):
+            if lr is not None and _is_new(lr, rates):
+                rates.append(lr if lr == k.start.lr else round_lr(lr))
         return rates
 
 
@@ -123,6 +120,10 @@ def range_samples(trained: int) -> int:
 def round_lr(lr: float) -> float:
     """Two significant figures: nothing finer can be told from short runs."""
     return float(f"{lr:.1e}")
+
+
+def _is_new(lr: float, rates: Sequence[float]) -> bool:
+    return all(max(lr, kept) / min(lr, kept) > SAME for kept in rates)
 
 
 def _columns(spec: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:

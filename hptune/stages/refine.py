@@ -17,6 +17,7 @@ ROUND = 4  # proposals made together: fixed, so that results do not depend on th
 LR_REACH = 4.0  # the LR is searched within this factor of the current best
 DECAY_REACH = 10.0
 ZERO_DECAY_REACH = (1e-6, 1e-4)  # searched where the current best weight decay is zero
+SEED_SHARE = 3  # at most a third of an allowance is kept for second seeds
 MOMENTUM_REACH = 2.0  # factor on 1 − momentum
 MOMENTUM_LIMITS = (0.01, 0.2)  # on 1 − momentum
 
@@ -84,7 +85,8 @@ class Refine:
         trials = int(k.settings["trials"])
         if k.allowance is None:
             return trials
-        return max(0, int(k.allowance - 1 - 2 * (k.seeds - 1)))
+        start = 0 if k.short_run(k.start).trial_id in k.history else 1
+        return max(0, int(k.allowance - start - min(2 * (k.seeds - 1), k.allowance / SEED_SHARE)))
 
 
 def search_space(k: Knowledge) -> Space:

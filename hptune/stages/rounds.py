@@ -6,6 +6,7 @@ worker was first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -75,17 +76,27 @@ def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRe
 
 
 def within(k: Knowledge, specs: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:
-    """The leading `specs` that the stage's allowance still pays for; all of them without one."""
+    """The leading `specs` that the stage's allowance still pays for, all of them without one; what earlier stages ran is free."""
     if k.allowance is None:
         return list(specs)
-    left = k.allowance - sum(k.cost(record.spec) for record in done)
+    paid = frozenset(k.history)
+    left = k.allowance - sum(k.cost(record.spec) for record in done if record.trial_id not in paid)
     kept: list[TrialSpec] = []
     for spec in specs:
-        left -= k.cost(spec)
+        left -= 0.0 if spec.trial_id in paid else k.cost(spec)
         if left < -1e-9:
             break
         kept.append(spec)
     return kept
+
+
+def criterion(k: Knowledge, record: TrialRecord) -> float:
+    """What the config ranks by, as a number to be made small; infinite where the trial gave none."""
+    if not record.usable:
+        return math.inf
+    if k.rank_by == "metric":
+        return -record.metric if k.larger_is_better else record.metric
+    return record.val_loss
 
 
 def _no_columns(_: TrialSpec) -> tuple[tuple[str, float | int | str], ...]:

@@ -87,10 +87,13 @@ def test_lr_range_ramps_on_every_seed_then_checks_around_the_suggestion() -> Non
     assert len(conclusion.detail["ranges"]) == 2
 
 
-def test_lr_range_goes_further_while_the_best_lr_is_at_the_edge() -> None:
+def test_lr_range_goes_further_until_the_best_lr_lies_between_two_others() -> None:
     k = knowledge(settings={**RANGE, "max_lr": 0.01}, start=START.but(lr=0.001))
     done, _ = go(LrRange(), k, Surface(lr=0.8))
-    assert max(lrs(done)) == pytest.approx(0.4), "twice beyond the textbook 0.1"
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == pytest.approx(0.8), "eight times the textbook 0.1"
+    assert max(lrs(done)) == pytest.approx(1.6)
 
 
 def test_lr_range_goes_down_when_everything_it_checks_diverges() -> None:
@@ -122,6 +125,21 @@ def test_lr_range_with_an_allowance_of_one_run_still_ramps_once() -> None:
     assert conclusion.chosen is not None
     assert conclusion.chosen.lr == pytest.approx(0.5, rel=0.25)
     assert "the budget paid for no check" in conclusion.sentence
+
+
+def test_lr_range_checks_its_own_suggestion_first_where_the_budget_is_short() -> None:
+    k = knowledge(settings=RANGE, allowance=2.0)
+    done, _ = go(LrRange(), k, Surface(lr=0.5))
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == pytest.approx(conclusion.detail["suggested"], rel=0.05)
+
+
+def test_a_stage_pays_nothing_for_what_earlier_ones_ran() -> None:
+    k = knowledge(settings=MOMENTA, allowance=2.0, start=START)
+    free = replace(k, history=(k.short_run(START).trial_id,))
+    assert len(Momentum().plan(k, [])) == 2
+    assert len(Momentum().plan(free, [])) == 3
 
 
 # --- batch size ------------------------------------------------------------------------------------------------------------
@@ -351,6 +369,12 @@ def test_refine_spends_its_allowance() -> None:
     done, _ = go(Refine(Fixed([0.1 + 0.01 * i for i in range(1, 50)])), k, Surface())
     assert sum(k.cost(r.spec) for r in done) <= 9.0
     assert len(lrs(done)) == 7
+
+
+def test_refine_keeps_a_third_of_a_short_allowance_for_seeds_at_most() -> None:
+    k = knowledge(settings={"trials": 100}, allowance=3.0)
+    done, _ = go(Refine(Fixed([0.1 + 0.01 * i for i in range(1, 50)])), replace(k, history=(k.short_run(START).trial_id,)), Surface())
+    assert len(lrs(done)) == 3, "the start, which cost nothing, and two proposals"
 
 
 def test_refine_without_any_usable_run() -> None:
