@@ -128,11 +128,13 @@ def test_lr_range_with_an_allowance_of_one_run_still_ramps_once() -> None:
 
 
 def test_lr_range_checks_its_own_suggestion_first_where_the_budget_is_short() -> None:
-    k = knowledge(settings=RANGE, allowance=2.0)
+    k = knowledge(settings=RANGE, allowance=3.0)
     done, _ = go(LrRange(), k, Surface(lr=0.5))
     conclusion = LrRange().conclude(k, done)
     assert conclusion.chosen is not None
     assert conclusion.chosen.lr == pytest.approx(conclusion.detail["suggested"], rel=0.05)
+    assert len(conclusion.rows) == 2
+    assert "at the edge of what was tried" in conclusion.sentence
 
 
 def test_a_stage_pays_nothing_for_what_earlier_ones_ran() -> None:
