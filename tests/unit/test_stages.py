@@ -128,7 +128,7 @@ def test_lr_range_with_an_allowance_of_one_run_still_ramps_once() -> None:
 
 
 def test_lr_range_checks_its_own_suggestion_first_where_the_budget_is_short() -> None:
-    k = knowledge(settings=RANGE, allowance=3.0)
+    k = knowledge(settings=RANGE, allowance=3.6)
     done, _ = go(LrRange(), k, Surface(lr=0.5))
     conclusion = LrRange().conclude(k, done)
     assert conclusion.chosen is not None
