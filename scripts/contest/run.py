@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -17,11 +16,10 @@ from contest.jobs import JOBS, Job
 from contest.searches import PEERS
 from contest.verdicts import by_job, overall, targets
 from hptune.executors.factory import available_cores
-from speed.machine import describe_machine
+from speed.machine import describe_machine, results_file
 from speed.processes import say
 from speed.results import table
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 QUICK_JOBS = ("digits-cnn", "magic-adamw", "digits-mlp", "housing")
 QUICK = Wanted(budgets=(8, 16), peers=("tpe",), times=(1,))
 FULL = Wanted(budgets=(8, 16, 32), peers=tuple(PEERS))
@@ -30,10 +28,11 @@ HIDDEN = ("low", "high")  # columns for the targets
 
 def run(arguments: argparse.Namespace) -> None:
     wanted = _wanted(arguments)
-    jobs = _jobs(arguments.jobs, arguments.quick)
+    jobs, left_out = _jobs(arguments.jobs, arguments.quick)
     repetitions = arguments.repetitions or (3 if arguments.quick else 10)
     machine = {**describe_machine(), "mode": f"{'quick, ' if arguments.quick else ''}{repetitions} repetitions"}
-    out = arguments.out or _default_out(machine)
+    machine["left out, without data"] = ", ".join(left_out) or "nothing"
+    out = arguments.out or results_file("search", machine)
     cells = [(job, repetition) for repetition in range(repetitions) for job in jobs]
     rows: list[Row] = []
     with ProcessPoolExecutor(arguments.workers or available_cores(), mp_context=get_context("spawn")) as pool:
@@ -69,7 +68,8 @@ def _told(rows: Sequence[Row]) -> str:
     return ", ".join(f"{search} {budget}: {loss:.4g}" for (search, budget), loss in shown.items())
 
 
-def _jobs(text: str | None, quick: bool) -> list[Job]:
+def _jobs(text: str | None, quick: bool) -> tuple[list[Job], list[str]]:
+    """The jobs asked for whose data are at hand, and the names of the others."""
     names = [name.strip() for name in text.split(",")] if text else list(QUICK_JOBS) if quick else [job.name for job in JOBS]
     known = {job.name: job for job in JOBS}
     if unknown := [name for name in names if name not in known]:
@@ -78,12 +78,7 @@ def _jobs(text: str | None, quick: bool) -> list[Job]:
     missing = [job.name for job in found if job.pool() is None]
     if missing:
         say(f"left out, their data are not in HPTUNE_DATA: {', '.join(missing)}")
-    return [job for job in found if job.name not in missing]
-
-
-def _default_out(machine: dict[str, Any]) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["processor"]).lower()).strip("-")
-    return RESULTS / f"search-{slug}-{machine['date'][:10]}.json"
+    return [job for job in found if job.name not in missing], missing
 
 
 def _write(out: Path, rows: Sequence[Row], machine: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ RANGES = {  # LR, weight decay
     "adamw": ((1e-5, 1e-1), (1e-4, 1.0)),
 }
 SLACK = (0.01, 0.2)  # 1 - momentum
-START_UP = 4  # random trials before a model guides the search: a quarter of the smallest budget, so that none wastes a small one
+START_UP = 4  # trials before a model guides the search: few, since one study is read at every budget from 8 on
 WORST = 3.0  # times the loss of chance: what is worse, divergence included, counts as that
 RECIPE = ("lr_range", "batch_size", "momentum", "weight_decay")
 MOVED = frozenset(("lr", "weight_decay"))

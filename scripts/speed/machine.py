@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 PACKAGES = ("torch", "torchvision", "numpy", "torch-lr-finder", "fastai", "lightning", "optuna")
 
@@ -29,6 +33,12 @@ def describe_machine() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
     }
+
+
+def results_file(kind: str, machine: Mapping[str, Any]) -> Path:
+    """Where results of a kind are kept for a machine and a day, unless the command line says otherwise."""
+    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["processor"]).lower()).strip("-")
+    return RESULTS / f"{kind}-{slug}-{machine['date'][:10]}.json"
 
 
 def has_bf16() -> bool:

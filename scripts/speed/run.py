@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from speed.data import NETS
-from speed.machine import describe_machine, has_bf16, load_average
+from speed.machine import describe_machine, has_bf16, load_average, results_file
 from speed.options import Options
 from speed.processes import say
 from speed.results import Comparison, markdown, summary
 
 COMPARISONS = ("bare", "equivalence", "ranges", "search", "growth")
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     machine: dict[str, Any] = {**describe_machine(), "load average before": load_average()}
     repetitions = arguments.repetitions or (1 if arguments.quick else 3)
     machine["mode"] = f"{'quick, ' if arguments.quick else ''}{repetitions} repetition(s)"
-    out = arguments.out or _default_out(machine)
+    out = arguments.out or results_file("speed", machine)
     found: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="hptune-speed-") as folder:
         options = Options(repetitions=repetitions, quick=arguments.quick, nets=tuple(nets), folder=Path(folder))
@@ -55,11 +53,6 @@ def _names(text: str, known: Sequence[str], option: str) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise SystemExit(f"{option}: unknown {', '.join(unknown)}: use {', '.join(known)}")
     return names
-
-
-def _default_out(machine: Mapping[str, Any]) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", str(machine["processor"]).lower()).strip("-")
-    return RESULTS / f"speed-{slug}-{machine['date'][:10]}.json"
 
 
 def _write(out: Path, found: Sequence[Comparison], machine: Mapping[str, Any]) -> None:
