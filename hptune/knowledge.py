@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hptune.analysis.ranking import Noise
-from hptune.analysis.recommendation import SETTLES, Conclusion, finalists, settle, transfer
+from hptune.analysis.recommendation import SETTLES, Conclusion, carry, finalists, length_of, lengthen, settle, settled_names, transfer
 from hptune.config.schema import Experiment
 from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
-from hptune.trial import Calibration, Task, TrialRecord
+from hptune.trial import Calibration, Hyperparameters, Task, TrialRecord
 
-SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 1.0, "refine": 3.0}
+SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 0.5, "refine": 3.5}
 """How a search budget is divided among the stages still to come; what one leaves goes to the next."""
+ENOUGH = {"lr_range": (6.0, 0.16), "batch_size": (3.6, 0.12), "momentum": (1.0, 0.04), "weight_decay": (1.0, 0.04)}
+"""The most a stage of short runs gets: short runs, or a share of the budget if that is more. The rest goes to longer runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def stage_knowledge(
         seed=experiment.seed,
         rank_by=experiment.rank_by,
         larger_is_better=experiment.metric.larger_is_better,
-        noise=sum((c.noise for c in conclusions), Noise()) if experiment.rank_by == "val_loss" else Noise(),
+        noise=sum((c.noise for c in conclusions if length_of(c) == 1), Noise()) if experiment.rank_by == "val_loss" else Noise(),
         speeds=known_speeds(earlier),
         history=tuple(dict.fromkeys(r.trial_id for stage in earlier for r in stage.records if r.spec.schedule.kind != "ramp")),
     )
@@ -87,15 +89,21 @@ def allowance(name: str, experiment: Experiment, knowledge: Knowledge, progress:
     """Short-run equivalents stage `name` may spend: its share of what the budget still holds; None without a budget."""
     budget = experiment.budget
     if budget.search_runs is not None:
+        whole = budget.search_runs
         spent = {r.trial_id: knowledge.cost(r.spec) for stage in progress.before(name) for r in stage.records}
-        left = budget.search_runs - sum(spent.values())
+        left = whole - sum(spent.values())
     elif budget.search_seconds is not None and seconds_per_run:
+        whole = budget.search_seconds / seconds_per_run
         left = (budget.search_seconds - progress.elapsed) / seconds_per_run
     else:
         return None
     coming = [stage for stage in enabled_stages(experiment) if stage in SHARES and STAGES.index(stage) >= STAGES.index(name)]
     total = sum(SHARES[stage] for stage in coming) or SHARES[name]
-    return round(max(left, 0.0) * SHARES[name] / total, 3)
+    share = max(left, 0.0) * SHARES[name] / total
+    if coming != [name] and name in ENOUGH:
+        runs, part = ENOUGH[name]
+        share = min(share, max(runs, part * whole))
+    return round(share, 3)
 
 
 def seconds_per_short_run(knowledge: Knowledge, calibration: Calibration) -> float:
@@ -110,11 +118,17 @@ def length_ratio(experiment: Experiment) -> float:
 
 
 def _finalists(experiment: Experiment, knowledge: Knowledge, progress: Progress) -> list[list[Any]]:
-    settled = frozenset(name for name, source in knowledge.sources if source != "baseline")
     ratio, optimizer = length_ratio(experiment), experiment.optimizer.name
-    recommended, _ = transfer(knowledge.start, ratio, optimizer, settled)
-    refine = progress.finished.get("refine")
-    rows = [row for row in refine.conclusion.rows if row.verdict in ("best", "tied")] if refine else []
-    runners_up = [transfer(row.hyperparameters, ratio, optimizer, settled)[0] for row in rows if row.hyperparameters != knowledge.start]
+    conclusions = [stage.conclusion for stage in progress.before("confirm")]
+    recommended, _ = carry(conclusions, knowledge.baseline, ratio, optimizer)
+    refine = next((c for c in conclusions if c.stage == "refine"), None)
+    runners_up: list[Hyperparameters] = []
+    if refine is not None:
+        near = [row.hyperparameters for row in refine.rows if row.verdict in ("best", "tied") and row.hyperparameters != knowledge.start]
+        if length_of(refine) == 1:
+            settled = settled_names(dict(knowledge.sources))
+            runners_up = [transfer(h, ratio, optimizer, settled)[0] for h in near]
+        else:
+            runners_up = [lengthen(h, ratio / length_of(refine)) for h in near]
     count = experiment.stages.confirm.finalists if experiment.stages.confirm else 0
     return [[name, asdict(h)] for name, h in finalists(recommended, knowledge.start, knowledge.baseline, runners_up, count)]

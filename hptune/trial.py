@@ -146,8 +146,8 @@ class CurveSummary:
 class TrialRecord:
     """What a trial left. Losses are NaN where there is none; `seconds`, `samples_per_second` and `worker` are not reproducible.
 
-    `train_loss`: mean over the steps after the last-but-one evaluation. `test_block_losses`: mean test loss on up to 32 equal blocks of
-    the test part, in fixed order, from which the sampling error of a difference follows.
+    `train_loss`: mean over the steps after the last-but-one evaluation. `val_block_losses`, `test_block_losses`: mean final loss on up to
+    16 or 32 equal blocks of the part, in fixed order, from which the sampling error of a difference follows.
     """
 
     spec: TrialSpec
@@ -159,6 +159,7 @@ class TrialRecord:
     train_loss: float = math.nan
     test_loss: float = math.nan
     test_metric: float = math.nan
+    val_block_losses: tuple[float, ...] = ()
     test_block_losses: tuple[float, ...] = ()
     curve: CurveSummary = field(default_factory=CurveSummary)
     steps: int = 0
@@ -194,7 +195,8 @@ class TrialRecord:
         known["spec"] = TrialSpec.from_json(data["spec"])
         curve = {name: tuple(values) for name, values in known_fields(CurveSummary, data["curve"]).items()}
         known["curve"] = CurveSummary(**curve)
-        known["test_block_losses"] = tuple(data["test_block_losses"])
+        for name in ("val_block_losses", "test_block_losses"):
+            known[name] = tuple(data.get(name, ()))
         return cls(**known)
 
 

@@ -69,11 +69,16 @@ class Recommendation:
     gain: Mapping[str, float] | None = None
 
 
+def length_of(conclusion: Conclusion) -> float:
+    """Length of the runs a stage chose from, in short runs."""
+    return float(conclusion.detail.get("length", 1.0))
+
+
 def settle(conclusions: Sequence[Conclusion], baseline: Hyperparameters) -> tuple[Hyperparameters, dict[str, str]]:
-    """Merge what the search stages settled into the baseline; also return the source of each value (`baseline` or a stage)."""
+    """Merge what the short runs settled into the baseline; also return the source of each value (`baseline` or a stage)."""
     values = asdict(baseline)
     sources = dict.fromkeys(values, "baseline")
-    by_stage = {c.stage: c for c in conclusions}
+    by_stage = {c.stage: c for c in conclusions if length_of(c) == 1}
     for stage, (own, moved) in SETTLES.items():
         found = by_stage.get(stage)
         if found is None or found.chosen is None:
@@ -93,7 +98,7 @@ def transfer(short: Hyperparameters, ratio: float, optimizer: str, settled: froz
     changes: dict[str, float] = {}
     reasons: dict[str, str] = {}
     if "lr" in settled and ratio != 1:
-        changes["lr"] = lr = float(f"{short.lr * ratio**LR_LENGTH_EXPONENT:.2g}")
+        changes["lr"] = lr = lengthen(short, ratio).lr
         reasons["lr"] = (
             f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length "
             f"(LR ∝ length^{LR_LENGTH_EXPONENT})"
@@ -104,6 +109,37 @@ def transfer(short: Hyperparameters, ratio: float, optimizer: str, settled: froz
             f"{format_number(short.weight_decay)} in short runs, raised to {format_number(DECAY_FLOOR)}: they do not see overfitting"
         )
     return short.but(**changes), reasons
+
+
+def carry(
+    conclusions: Sequence[Conclusion], baseline: Hyperparameters, ratio: float, optimizer: str
+) -> tuple[Hyperparameters, dict[str, str]]:
+    """What the search recommends for runs `ratio` times as long as the short ones, and the source of each value.
+
+    The best of the short runs is carried over by the rule of `transfer`; what longer runs showed to be better replaces it.
+    """
+    short, sources = settle(conclusions, baseline)
+    settled = settled_names(sources)
+    carried, reasons = transfer(short, ratio, optimizer, settled)
+    sources = {name: reasons.get(name, source) for name, source in sources.items()}
+    longer = next((c for c in conclusions if c.stage == "refine" and c.chosen is not None and length_of(c) != 1), None)
+    if longer is None or longer.chosen is None:
+        return carried, sources
+    tried_from, _ = transfer(short, length_of(longer), optimizer, settled)
+    moved = lengthen(longer.chosen, ratio / length_of(longer))
+    changes = {name: value for name, value in asdict(moved).items() if getattr(longer.chosen, name) != getattr(tried_from, name)}
+    reason = f"refine, in runs of {length_of(longer):.3g} times the short length"
+    return carried.but(**changes), {**sources, **dict.fromkeys(changes, reason)}
+
+
+def settled_names(sources: Mapping[str, str]) -> frozenset[str]:
+    """The hyper-parameters that the search has settled, by the sources of all."""
+    return frozenset(name for name, source in sources.items() if source != "baseline")
+
+
+def lengthen(own: Hyperparameters, ratio: float) -> Hyperparameters:
+    """The same for runs `ratio` times as long: the LR by the rule of `transfer`."""
+    return own if ratio == 1 else own.but(lr=float(f"{own.lr * ratio**LR_LENGTH_EXPONENT:.2g}"))
 
 
 def finalists(
@@ -134,10 +170,8 @@ def recommend(
     useful = [c for c in conclusions if c.chosen is not None and (c.stage in SETTLES or c.stage == "confirm")]
     if not useful:
         return None
-    short, origin = settle(useful, baseline)
-    settled = frozenset(name for name, stage in origin.items() if stage != "baseline")
-    carried, reasons = transfer(short, length_ratio, optimizer, settled)
-    sources = {name: reasons.get(name, stage) for name, stage in origin.items()}
+    short, _ = settle(useful, baseline)
+    carried, sources = carry(useful, baseline, length_ratio, optimizer)
     confirm = next((c for c in useful if c.stage == "confirm"), None)
     final = confirm.chosen if confirm is not None and confirm.chosen is not None else carried
     if confirm is not None:

@@ -20,6 +20,7 @@ from hptune.engine.workload import Problem
 from hptune.trial import Numerics
 
 TEST_BLOCKS = 32
+VAL_BLOCKS = 16  # fewer: they are measured in every trial
 
 
 @dataclass(frozen=True, slots=True)

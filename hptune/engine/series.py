@@ -19,11 +19,12 @@ REFERENCE_SAMPLES = 256  # the loss of an untrained model is averaged over so ma
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Validation loss and metric after `step` steps."""
+    """Validation loss and metric after `step` steps; `block_losses` as in `Measurement`, of the last evaluation alone."""
 
     step: int
     loss: float
     metric: float
+    block_losses: tuple[float, ...] = ()
 
 
 class Series:

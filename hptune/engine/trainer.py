@@ -145,6 +145,7 @@ def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Statu
         train_loss=series.train_loss(done),
         test_loss=attempt.test.loss if attempt.test else math.nan,
         test_metric=attempt.test.metric if attempt.test else math.nan,
+        val_block_losses=last.block_losses if last else (),
         test_block_losses=attempt.test.block_losses if attempt.test else (),
         curve=series.summary(training.table),
         steps=done,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hptune.engine.measure import measure
+from hptune.engine.measure import VAL_BLOCKS, measure
 from hptune.engine.numerics import in_force
 from hptune.engine.order import Order
 from hptune.engine.program import Program, rig_for
@@ -135,7 +136,7 @@ class Training:
             "seconds": self.seconds,
             "diverged": self.diverged,
             "losses": self.series.on_device[: self.done].cpu(),
-            "evaluations": [[e.step, e.loss, e.metric] for e in self.series.evaluations],
+            "evaluations": [astuple(e) for e in self.series.evaluations],
             "random": random_state(self.problem.device),
             "augmentation": self._rig.generator.get_state(),
             "scale": self._rig.step.scale.state() if self._rig.step.scale is not None else None,
@@ -165,8 +166,9 @@ class Training:
             self._feed = None
 
     def _evaluate(self) -> None:
-        found = measure(self.problem, self.model, self.problem.parts.val, self.spec.numerics, limit=self.spec.validation_limit)
-        self.series.evaluations.append(Evaluation(self.done, found.loss, found.metric))
+        part, spec, last = self.problem.parts.val, self.spec, self.done == self.spec.steps
+        found = measure(self.problem, self.model, part, spec.numerics, limit=spec.validation_limit, blocks=VAL_BLOCKS if last else 1)
+        self.series.evaluations.append(Evaluation(self.done, found.loss, found.metric, found.block_losses if last else ()))
 
     def _next_batch(self) -> Iterator[tuple[Any, float]]:
         """The next batch, whole or in the pieces of a micro-batch, each with its share of the batch's samples."""

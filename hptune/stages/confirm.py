@@ -11,6 +11,7 @@ from typing import Any
 
 from hptune.analysis.ranking import NO_NOISE, Ranking, Row
 from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import conclusion, nothing_usable
@@ -107,18 +108,6 @@ def test_gain(winner: Row, baseline: Row, done: Sequence[TrialRecord]) -> dict[s
         "seed_error": seed_error,
         "sampling_error": block_error(blocks),
     }
-
-
-def block_error(blocks: Sequence[Sequence[float]]) -> float:
-    """Standard error of a mean difference from the sampling of the test part.
-
-    `blocks` has shape (seeds, blocks): differences of mean losses on equal blocks of the part; NaN for fewer than two blocks.
-    """
-    means = [sum(column) / len(column) for column in zip(*blocks, strict=True)]
-    if len(means) < 2:
-        return math.nan
-    centre = sum(means) / len(means)
-    return math.sqrt(sum((m - centre) ** 2 for m in means) / (len(means) - 1) / len(means))
 
 
 def _paired(winner: Row, baseline: Row, done: Sequence[TrialRecord]) -> list[tuple[TrialRecord, TrialRecord]]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.ranking import Row
+from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, Conclusion, settled_names, transfer
+from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import conclusion, interval, nothing_usable
-from hptune.stages.rounds import contender, next_round, ranked
+from hptune.stages.lr_range import round_lr
+from hptune.stages.rounds import contender, next_round, ranked, within
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 
 ROUND = 4  # proposals made together: fixed, so that results do not depend on the number of workers
 LR_REACH = 4.0  # the LR is searched within this factor of the current best
 DECAY_REACH = 10.0
 ZERO_DECAY_REACH = (1e-6, 1e-4)  # searched where the current best weight decay is zero
+FEWEST_LONGER = 3  # longer runs are worth their cost from so many on
+SHORTEST_LONGER = 1.9  # short runs in a longer one, at least
+FILLED = 0.98  # of an allowance, with room for steps that are rounded
+LEAST_DECAY = {"sgd": DECAY_FLOOR, "adamw": 1e-2}  # more weight decay than this is tried where there is less
 SEED_SHARE = 3  # at most a third of an allowance is kept for second seeds
 MOMENTUM_REACH = 2.0  # factor on 1 − momentum
 MOMENTUM_LIMITS = (0.01, 0.2)  # on 1 − momentum
@@ -43,7 +50,12 @@ class Suggest(Protocol):
 
 
 class Refine:
-    """Short runs proposed by a sampler that knows every earlier trial; needs `suggest` only to plan."""
+    """Proposals in runs as long as the allowance makes them; needs `suggest` only to plan.
+
+    Short runs say little of weight decay and of what the full length overfits, so what can be spent goes into longer runs first:
+    the best so far, carried over to their length, beside more and no weight decay and other LRs. A sampler that knows every earlier
+    trial proposes what is tried after these, and everything where the allowance is too short for longer runs.
+    """
 
     name = "refine"
 
@@ -51,42 +63,94 @@ class Refine:
         self._suggest = suggest
 
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """The current best and rounds of proposals on the first seed, then more seeds for those in the race."""
-        start = knowledge.short_run(knowledge.start)
-        proposed = [start, *(r.spec for r in done if r.spec.repetition == 0 and r.trial_id != start.trial_id)]
-        left = self._affordable(knowledge) - (len(proposed) - 1)
+        """The current best with its neighbours and rounds of proposals on the first seed, then more seeds for those in the race."""
+        k, run = knowledge, _Runs(knowledge)
+        given = [run.spec(h) for h in run.given()]
+        seen = {spec.trial_id for spec in given}
+        proposed = [*given, *(r.spec for r in done if r.spec.repetition == 0 and r.trial_id not in seen)]
+        left = run.proposals() - (len(proposed) - len(given))
         if left > 0 and self._suggest is not None and all(record.spec.repetition == 0 for record in done):
-            space = search_space(knowledge)
-            new = self._suggest(knowledge.start, space, done, min(ROUND, left), knowledge.seed + len(proposed))
+            if not done and run.longer:
+                return within(k, given, done)
+            new = self._suggest(run.start, search_space(replace(k, start=run.start)), done, min(ROUND, left), k.seed + len(proposed))
             known = {contender(spec) for spec in proposed}
-            fresh = [spec for spec in dict.fromkeys(map(knowledge.short_run, new)) if contender(spec) not in known]
+            fresh = [spec for spec in dict.fromkeys(map(run.spec, new)) if contender(spec) not in known]
             if fresh:
-                return fresh if done else [start, *fresh]
-        return next_round(knowledge, proposed, done)
+                return fresh if done else [*given, *fresh]
+        return next_round(k, proposed, done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
-        """Choose the lowest adjusted loss, where it has as many seeds as the current best or no better one."""
+        """Choose the lowest adjusted loss among those with the most seeds.
+
+        In longer runs the current best stays unless another is better by more than one standard error: it rests on all short runs.
+        """
+        run = _Runs(knowledge)
         ranking = ranked(knowledge, done, _columns)
         if ranking.best is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("proposal", done))
         seeds = max(row.seeds for row in ranking.rows)
         chosen = next((row for row in ranking.rows if row.seeds == seeds and row.verdict in ("best", "tied")), ranking.best)
+        start = next((row for row in ranking.rows if row.hyperparameters == run.start), None)
+        if run.longer and start is not None and (ranking.within_standard_error(start) or not _shown(chosen, start, done)):
+            chosen = start
         h = chosen.hyperparameters
-        found = "the current best stays" if h == knowledge.start else "a proposal goes on"
+        found = "the current best stays" if h == run.start else "a proposal goes on"
+        where = f" in runs of {run.length:.3g} times the short length" if run.longer else ""
         sentence = (
-            f"{found} among {len(ranking.rows)} tried jointly: LR {format_number(h.lr)}, batch size {h.batch_size}, "
+            f"{found} among {len(ranking.rows)} tried jointly{where}: LR {format_number(h.lr)}, batch size {h.batch_size}, "
             f"momentum {h.momentum:.3g}, weight decay {format_number(h.weight_decay)}, "
             f"loss {format_number(chosen.val_loss)}{interval(chosen)}"
         )
-        return conclusion(self.name, ranking, done, chosen, sentence=sentence)
+        return conclusion(self.name, ranking, done, chosen, sentence=sentence, detail={"length": run.length})
 
-    def _affordable(self, k: Knowledge) -> int:
-        """Number of proposals: the config's without a search budget, else what the allowance buys after the final seeds."""
+
+class _Runs:
+    """The runs of this stage: how long they are, where they start, how many of them the allowance buys."""
+
+    def __init__(self, k: Knowledge) -> None:
+        self._k = k
+        full = k.full_epochs / k.short_epochs
         trials = int(k.settings["trials"])
         if k.allowance is None:
-            return trials
-        start = 0 if k.short_run(k.start).trial_id in k.history else 1
-        return max(0, int(k.allowance - start - min(2 * (k.seeds - 1), k.allowance / SEED_SHARE)))
+            self.length = full if trials >= FEWEST_LONGER else 1.0
+        else:
+            self.length = min(full, float(f"{FILLED * k.allowance / FEWEST_LONGER:.3g}"))
+        if self.length < SHORTEST_LONGER:
+            self.length = 1.0
+        self.longer = self.length != 1.0
+        settled = settled_names(dict(k.sources))
+        self.start = transfer(k.start, self.length, k.optimizer, settled)[0] if self.longer else k.start
+        self._runs = trials if k.allowance is None else int(k.allowance / self.length)
+
+    def spec(self, own: Hyperparameters) -> TrialSpec:
+        """A run of this stage on the first seed."""
+        return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=0)
+
+    def given(self) -> list[Hyperparameters]:
+        """What is tried whatever the sampler says: the current best and, in longer runs, its neighbours, the most telling first."""
+        h = self.start
+        if not self.longer:
+            return [h]
+        more = float(f"{max(h.weight_decay, LEAST_DECAY[self._k.optimizer]) * DECAY_STEP:.1g}")
+        around = [h, h.but(weight_decay=more), h.but(weight_decay=0.0), *(h.but(lr=round_lr(h.lr * factor)) for factor in (0.5, 2.0))]
+        return list(dict.fromkeys(around))[: max(FEWEST_LONGER, self._runs)]
+
+    def proposals(self) -> int:
+        """How many the sampler may propose: the config's without a search budget, else what is left after the final seeds."""
+        k = self._k
+        if k.allowance is None:
+            return max(0, self._runs - len(self.given())) if self.longer else self._runs
+        known = 0 if not self.longer and k.short_run(k.start).trial_id in k.history else len(self.given())
+        return max(0, int(k.allowance / self.length - known - min(2 * (k.seeds - 1), k.allowance / self.length / SEED_SHARE)))
+
+
+def _shown(row: Row, start: Row, done: Sequence[TrialRecord]) -> bool:
+    """Whether `row` is better than `start` by more than other validation samples could have changed, on the seeds both have."""
+    of = {r.trial_id: r for r in done if r.val_block_losses}
+    first, second = ({of[t].spec.repetition: of[t].val_block_losses for t in x.trials if t in of} for x in (row, start))
+    blocks = [[a - b for a, b in zip(first[seed], second[seed], strict=True)] for seed in sorted(first.keys() & second.keys())]
+    error = block_error(blocks)
+    return not error >= start.val_loss - row.val_loss  # shown where the error is not known
 
 
 def search_space(k: Knowledge) -> Space:
