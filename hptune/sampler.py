@@ -6,14 +6,18 @@ records give the same proposals.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from hptune.analysis.recommendation import lengthen
 from hptune.stages.refine import Space
 from hptune.trial import Hyperparameters, TrialRecord
+
+LONGER = 1.5  # times the samples: a run of another length
 
 
 class TpeSampler:
@@ -39,14 +43,28 @@ class TpeSampler:
         return [_hyperparameters(start, proposal.params) for proposal in proposals]
 
     def _observations(self, space: Space, done: Sequence[TrialRecord]) -> list[tuple[dict[str, float | int], float]]:
+        """Points with their losses; runs shorter than the stage's own are carried over, their losses taken over the best of that length."""
         records = {record.trial_id: record for record in (*self._history, *done)}
+        usable = [records[trial_id] for trial_id in sorted(records) if records[trial_id].usable]
+        runs = [record for record in usable if record.spec.schedule.kind != "ramp"]
+        length = max((record.spec.samples for record in done), default=0)
+        ratios = [_ratio(length, record.spec.samples) for record in runs]
+        lowest: dict[float, float] = {}
+        for record, ratio in zip(runs, ratios, strict=True):
+            lowest[ratio] = min(record.val_loss, lowest.get(ratio, math.inf))
+        positive = all(loss > 0 for loss in lowest.values())
         found = []
-        for trial_id in sorted(records):
-            record = records[trial_id]
-            point = _point(space, record.spec.hyperparameters)
-            if record.usable and record.spec.schedule.kind != "ramp" and point is not None:
-                found.append((point, record.val_loss))
+        for record, ratio in zip(runs, ratios, strict=True):
+            point = _point(space, lengthen(record.spec.hyperparameters, ratio))
+            if point is not None:
+                found.append((point, record.val_loss / lowest[ratio] if positive else record.val_loss - lowest[ratio]))
         return found
+
+
+def _ratio(length: int, samples: int) -> float:
+    """How many times as long as a run of `samples` one of `length` is; 1 where ragged batches alone make the difference."""
+    ratio = round(length / samples, 1)
+    return ratio if ratio >= LONGER else 1.0
 
 
 def _quiet_study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:

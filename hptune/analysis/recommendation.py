@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,13 +51,23 @@ class Conclusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A value of a config key that did better than the config's own beyond noise; `sentence` says so with its numbers."""
+
+    key: str
+    value: Any
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """The configuration to train with at full length.
 
     `sources`: hyper-parameter name -> where its value came from. `confirmed`: whether full-length runs compared it with the
     baseline; `better`: whether they showed it to be better (None: not compared). `gain`: ratio of validation losses with its 95 %
     interval.
-    `short`: the best of the short runs, before it was carried over to the full length.
+    `short`: the best of the short runs, before it was carried over to the full length. `offers`: values of other config keys that
+    sweeps showed to be better than the config's own in short runs; they are no part of the configuration.
     """
 
     hyperparameters: Hyperparameters
@@ -67,6 +79,7 @@ class Recommendation:
     confirmed: bool = False
     better: bool | None = None
     gain: Mapping[str, float] | None = None
+    offers: tuple[Offer, ...] = ()
 
 
 def length_of(conclusion: Conclusion) -> float:
@@ -190,4 +203,14 @@ def recommend(
         confirmed=confirm is not None,
         better=confirm.detail.get("better") if confirm is not None else None,
         gain=confirm.detail.get("gain") if confirm is not None else None,
+        offers=tuple(_offer(c.detail) for c in conclusions if "own" in c.detail),
     )
+
+
+def _offer(detail: Mapping[str, Any]) -> Offer:
+    key, value, gain = detail["key"], detail["value"], detail["gain"]
+    text = f"{key} {format_number(value)} did better than {format_number(detail['own'])} in short runs"
+    if math.isfinite(gain["ratio"]):
+        text += f": {format_number(gain['ratio'])} times the loss [{format_number(gain['low'])}, {format_number(gain['high'])}]"
+    given = value if isinstance(value, str) else json.dumps(value)
+    return Offer(key=key, value=value, sentence=f"{text}; not part of the recommendation: --set {key}={given} searches and trains with it")

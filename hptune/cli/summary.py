@@ -38,6 +38,8 @@ def show_recommendation(run: Run, console: Console) -> None:
     console.say("recommendation", "bold")
     console.table(recommendation_table(found, run.loaded.experiment.budget.epochs if run.loaded else None))
     console.say(f"{gain_sentence(found)}.", "bold")
+    for offer in found.offers:
+        console.say(f"note: {offer.sentence}", "yellow")
     root, layout = run.layout.root, run.layout
     console.remark()
     written = [path for path in (layout.recommended, layout.tables, layout.report, layout.figures) if path.exists()]

@@ -80,7 +80,7 @@ def context(run: Run, figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]
         "name": run.name,
         "version": __version__,
         "state": STATES[run.state],
-        "notes": run.notes,
+        "notes": (*run.notes, *(offer.sentence for offer in run.recommendation.offers)) if run.recommendation else run.notes,
         "verdict": verdict(run.recommendation) if run.recommendation else "There is no recommendation yet: no stage has finished.",
         "tone": "good" if run.recommendation and run.recommendation.better else "plain",
         "tiles": _tiles(run),

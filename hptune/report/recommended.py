@@ -61,6 +61,7 @@ def comments(recommendation: Recommendation) -> list[str]:
         verdict(recommendation),
         *values,
         *(f"- {sentence}" for sentence in recommendation.evidence),
+        *(f"- {offer.sentence}" for offer in recommendation.offers),
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.wording import format_number
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
@@ -28,15 +29,25 @@ class KeySweep:
         return next_round(knowledge, [_run(knowledge, variant) for variant in knowledge.settings["variants"]], done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
-        """Choose the value with the lowest loss."""
+        """Choose the value with the lowest loss; one shown to be better than the config's own is offered (`detail["gain"]`)."""
         values = {contender(_run(knowledge, variant)): variant["value"] for variant in knowledge.settings["variants"]}
         column = self.name.rpartition(".")[2]
         ranking = ranked(knowledge, done, lambda spec: ((column, values[contender(spec)]),))
         if ranking.best is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable(f"value of {self.name}", done))
         sentence = comparison(column, ranking, ranking.best, preferred="")
-        detail = {"key": self.name, "value": dict(ranking.best.values)[column]}
+        detail: dict[str, Any] = {"key": self.name, "value": dict(ranking.best.values)[column]}
+        own = next((row for row in ranking.rows if dict(row.values)[column] == _own_value(knowledge)), None)
+        if own is not None and own is not ranking.best and (gain := ranking.compare(ranking.best, own)).better:
+            detail |= {"own": dict(own.values)[column], "gain": {"ratio": gain.ratio, "low": gain.low, "high": gain.high}}
+            sentence += f"; shown to be better than the config's own {format_number(detail['own'])}"
         return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
+
+
+def _own_value(k: Knowledge) -> Any:
+    """The value that the config has now, where the sweep tried it."""
+    own = contender(k.short_run(k.start))
+    return next((variant["value"] for variant in k.settings["variants"] if contender(_run(k, variant)) == own), None)
 
 
 def _run(k: Knowledge, variant: Mapping[str, Any]) -> TrialSpec:

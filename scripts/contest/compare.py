@@ -9,10 +9,12 @@ from typing import Any
 
 from contest.bench import Bench, open_bench
 from contest.jobs import Job
-from contest.searches import STAGED, Found, read, study
+from contest.searches import STAGED, Found, confirmed, read, study
 from hptune.knowledge import length_ratio
 
 TIMES = (1, 2, 4)  # what the others may spend, in hptune's cost
+CONFIRMED = ", confirmed"
+NOT_CONFIRMED = ("baseline", "hptune, no transfer", "recipe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Wanted:
     budgets: tuple[int, ...]
     peers: tuple[str, ...]
     times: tuple[int, ...] = TIMES
+    confirm: tuple[int, ...] = ()
+    """Budgets at which the searches are also compared with a confirmation after them."""
 
 
 def compare(job: Job, repetition: int, wanted: Wanted, folder: Path) -> list[Row]:
@@ -52,8 +56,15 @@ def compare(job: Job, repetition: int, wanted: Wanted, folder: Path) -> list[Row
         return [
             _row(job, repetition, search, budget, times, found, bench.outcome(found.own))
             for budget in wanted.budgets
-            for search, times, found in _found(bench, budget, wanted)
+            for search, times, found in _with_confirmation(bench, budget, wanted)
         ]
+
+
+def _with_confirmation(bench: Bench, budget: int, wanted: Wanted) -> Iterator[tuple[str, int, Found]]:
+    for search, times, found in _found(bench, budget, wanted):
+        yield search, times, found
+        if budget in wanted.confirm and search not in NOT_CONFIRMED and times == 1:
+            yield f"{search}{CONFIRMED}", times, confirmed(bench, found)
 
 
 def _found(bench: Bench, budget: int, wanted: Wanted) -> Iterator[tuple[str, int, Found]]:

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from contest.chart import draw
 from contest.compare import Row, Wanted, compare
 from contest.jobs import JOBS, Job
 from contest.searches import PEERS
@@ -22,7 +23,7 @@ from speed.results import table
 
 QUICK_JOBS = ("digits-cnn", "magic-adamw", "digits-mlp", "housing")
 QUICK = Wanted(budgets=(8, 16), peers=("tpe",), times=(1,))
-FULL = Wanted(budgets=(8, 16, 32), peers=tuple(PEERS))
+FULL = Wanted(budgets=(8, 16, 32), peers=tuple(PEERS), confirm=(16,))
 HIDDEN = ("low", "high")  # columns for the targets
 
 
@@ -57,9 +58,9 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         if unknown := [name for name in names if name not in PEERS]:
             raise SystemExit(f"--peers: unknown {'; '.join(unknown)}: use {'; '.join(PEERS)}")
         found = replace(found, peers=names)
-    for name in ("budgets", "times"):
+    for name in ("budgets", "times", "confirm"):
         if (text := getattr(arguments, name)) is not None:
-            found = replace(found, **{name: tuple(int(word) for word in text.split(","))})
+            found = replace(found, **{name: tuple(int(word) for word in text.split(",") if word)})
     return found
 
 
@@ -86,6 +87,7 @@ def _write(out: Path, rows: Sequence[Row], machine: dict[str, Any]) -> None:
     lines = ",\n".join(json.dumps(asdict(row)) for row in sorted(rows, key=lambda r: (r.job, r.repetition)))
     out.write_text(f'{{"machine": {json.dumps(machine)},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
     out.with_suffix(".md").write_text(_markdown(rows, machine), encoding="utf-8")
+    draw(rows, out.with_suffix(".png"))
 
 
 def _markdown(rows: Sequence[Row], machine: dict[str, Any]) -> str:
@@ -112,5 +114,7 @@ NOTES = (
     "cost: samples trained on, and a third of the samples measured, range tests included; in short runs measured once, at their end",
     "all searches use the same engine, schedule, data, seeds and ranges; the others train one seed a configuration and measure it once "
     "(hyperband six times), hptune measures as often as its stages do",
+    "confirmed: the three best candidates of a search and the baseline at full length on 2 paired seeds, by the code of the stage confirm; "
+    "such searches are compared with hptune confirmed likewise",
     "excess ratio: hptune's mean excess over the lowest loss known of each repetition, over the other's",
 )

@@ -13,8 +13,9 @@ import optuna
 from contest.bench import Bench
 from contest.jobs import BATCH_SIZES
 from hptune.analysis.recommendation import recommend, transfer
-from hptune.knowledge import length_ratio
+from hptune.knowledge import length_ratio, stage_knowledge
 from hptune.stages import STAGES
+from hptune.stages.confirm import BASELINE, Confirm
 from hptune.trial import Hyperparameters, TrialRecord, content_hash
 
 RANGES = {  # LR, weight decay
@@ -23,6 +24,8 @@ RANGES = {  # LR, weight decay
 }
 SLACK = (0.01, 0.2)  # 1 - momentum
 START_UP = 4  # trials before a model guides the search: few, since one study is read at every budget from 8 on
+CONFIRM_SEEDS = 2  # of each finalist and of the baseline
+FINALISTS = 3  # besides the baseline, as hptune has
 WORST = 3.0  # times the loss of chance: what is worse, divergence included, counts as that
 RECIPE = ("lr_range", "batch_size", "momentum", "weight_decay")
 MOVED = frozenset(("lr", "weight_decay"))
@@ -30,10 +33,14 @@ MOVED = frozenset(("lr", "weight_decay"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search recommends for the full length, and the units it took."""
+    """What a search recommends for the full length, and the units it took.
+
+    `candidates`: what a confirmation would compare with the baseline, the best first.
+    """
 
     own: Hyperparameters
     cost: float
+    candidates: tuple[Hyperparameters, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,8 @@ STAGED: dict[str, Callable[[Bench, float], Found]] = {
 
 def _staged(bench: Bench, short_runs: float, stages: Sequence[str], *, carried: bool) -> Found:
     experiment = bench.experiment(short_runs=short_runs)
-    finished = bench.stages(experiment, stages).finished
+    progress = bench.stages(experiment, stages)
+    finished = progress.finished
     found = recommend(
         [stage.conclusion for stage in finished.values()],
         baseline=bench.baseline,
@@ -78,7 +86,20 @@ def _staged(bench: Bench, short_runs: float, stages: Sequence[str], *, carried: 
         epochs={0: experiment.budget.epochs},
     )
     own = bench.baseline if found is None else found.hyperparameters if carried else found.short
-    return Found(own=own, cost=bench.cost(record for stage in finished.values() for record in stage.records))
+    confirm = stage_knowledge("confirm", experiment, bench.problem.task, progress, settings={"seeds": CONFIRM_SEEDS})
+    finalists = [Hyperparameters(**values) for name, values in confirm.settings["finalists"] if name != BASELINE]
+    cost = bench.cost(record for stage in finished.values() for record in stage.records)
+    return Found(own=own, cost=cost, candidates=tuple(finalists))
+
+
+def confirmed(bench: Bench, found: Found) -> Found:
+    """The same search with a confirmation after it: its candidates and the baseline at full length, judged as `hptune run` does."""
+    finalists = [(BASELINE, bench.baseline), *((f"candidate_{i}", own) for i, own in enumerate(found.candidates) if own != bench.baseline)]
+    settings = {"seeds": CONFIRM_SEEDS, "finalists": [[name, asdict(own)] for name, own in finalists]}
+    knowledge = replace(bench.knowledge, settings=settings)
+    stage = Confirm()
+    records = [bench.trial(spec) for spec in stage.plan(knowledge, [])]
+    return Found(own=stage.conclude(knowledge, records).chosen or found.own, cost=found.cost + bench.cost(records))
 
 
 def _tpe(seed: int) -> optuna.samplers.BaseSampler:
@@ -122,8 +143,9 @@ def read(tried: Sequence[Tried], units: float, *, carried: float | None = None, 
             break
         spent += trial.cost
         within.append(trial)
-    best = min(within, key=lambda trial: trial.loss).own
-    return Found(own=best if carried is None else transfer(best, carried, optimizer, MOVED)[0], cost=spent)
+    ranked = list(dict.fromkeys(trial.own for trial in sorted(within, key=lambda trial: trial.loss)))[:FINALISTS]
+    candidates = tuple(own if carried is None else transfer(own, carried, optimizer, MOVED)[0] for own in ranked)
+    return Found(own=candidates[0], cost=spent, candidates=candidates)
 
 
 def _run(bench: Bench, peer: Peer, units: float) -> list[Tried]:

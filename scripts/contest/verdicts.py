@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from contest.compare import Row
+from contest.compare import CONFIRMED, Row
 from speed.results import Target
 
 SAMPLES = 4000  # of the bootstrap
@@ -22,14 +22,18 @@ Logs = Mapping[str, Sequence[float]]
 
 
 def overall(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row for each search, budget and allowance: hptune's final loss over its own, over all jobs of a half."""
+    """One row for each search, budget and allowance: hptune's final loss over its own, over all jobs of a half.
+
+    Searches with a confirmation after them are held against hptune with one.
+    """
     table = []
     for half, held_out in (("development", False), ("held out", True)):
         own = [row for row in rows if row.held_out is held_out]
         best = _best_known(own)
         for budget in sorted({row.budget for row in own}):
-            ours = _select(own, HPTUNE, budget, 1)
-            for search, times in sorted({(r.search, r.times) for r in own if r.budget == budget and r.search != HPTUNE}):
+            searches = {(r.search, r.times) for r in own if r.budget == budget}
+            for search, times in sorted(searches - {(HPTUNE, 1), (HPTUNE + CONFIRMED, 1)}):
+                ours = _select(own, HPTUNE + CONFIRMED * search.endswith(CONFIRMED), budget, 1)
                 theirs = _select(own, search, budget, times)
                 logs = _logs(ours, theirs)
                 table.append({"half": half, "short runs": budget, "against": search, "at cost x": times, **_summary(logs)} | {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from surfaces import START
 
-from hptune.analysis.recommendation import Conclusion, finalists, recommend, settle, transfer
+from hptune.analysis.recommendation import Conclusion, carry, finalists, recommend, settle, transfer
 from hptune.trial import Hyperparameters
 
 ALL = frozenset({"lr", "batch_size", "momentum", "momentum_min", "weight_decay"})
@@ -80,6 +80,29 @@ def test_finalists_differ_and_the_baseline_is_among_them() -> None:
 
 def test_as_many_finalists_as_asked_for() -> None:
     assert [name for name, _ in finalists(START.but(lr=0.2), START.but(lr=0.3), START, [], 1)] == ["baseline", "recommended"]
+
+
+def longer(**changes: object) -> Conclusion:
+    """Refine's choice in runs of 2.5 times the short length, where an LR of 0.4 was carried over to 0.31."""
+    carried = {"lr": 0.31, "weight_decay": 3e-4}
+    return replace(concluded("refine", **{**carried, **changes}), detail={"length": 2.5})
+
+
+def test_longer_runs_that_keep_the_best_change_nothing() -> None:
+    earlier = [concluded("lr_range", lr=0.4), concluded("weight_decay", weight_decay=1e-5)]
+    assert carry([*earlier, longer()], START, 5.0, "sgd") == carry(earlier, START, 5.0, "sgd")
+    assert settle([*earlier, longer()], START) == settle(earlier, START)
+
+
+def test_what_longer_runs_showed_replaces_what_was_carried_over() -> None:
+    earlier = [concluded("lr_range", lr=0.4), concluded("weight_decay", weight_decay=1e-5)]
+    found, sources = carry([*earlier, longer(weight_decay=0.0)], START, 5.0, "sgd")
+    assert found == START.but(lr=0.25, weight_decay=0.0)
+    assert sources["weight_decay"] == "refine, in runs of 2.5 times the short length"
+    assert sources["lr"].startswith("0.4 in short runs")
+    moved, _ = carry([*earlier, longer(lr=0.16)], START, 5.0, "sgd")
+    assert moved.lr == pytest.approx(0.13), "half the length that was tried: the LR still falls"
+    assert moved.weight_decay == 3e-4
 
 
 def recommended(*conclusions: Conclusion):  # type: ignore[no-untyped-def]

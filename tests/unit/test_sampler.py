@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from surfaces import START, Surface, knowledge
 
 from hptune.sampler import TpeSampler
@@ -51,6 +53,14 @@ def test_ramps_failures_and_points_outside_the_box_teach_nothing() -> None:
     outside = Surface()(k.short_run(START.but(lr=2.0)))
     failed = TrialRecord(spec=k.short_run(START), status="failed")
     assert TpeSampler([outside, failed])(START, BOX, [], 4, seed=0) == TpeSampler([])(START, BOX, [], 4, seed=0)
+
+
+def test_what_shorter_runs_showed_is_carried_over_to_longer_ones() -> None:
+    k = knowledge()
+    short = [replace(Surface(lr=0.3)(k.short_run(START.but(lr=lr))), val_loss=loss) for lr, loss in ((0.03, 2.0), (0.3, 1.0))]
+    longer = [replace(Surface()(k.run(START, epochs=10.0, repetition=0)), val_loss=0.1)]
+    seen = {round(point["lr"], 3): value for point, value in TpeSampler(short)._observations(BOX, longer)}
+    assert seen == {0.19: 1.0, 0.1: 1.0}, "the LR falls with the length, each length's losses are over its own best; 0.019 is outside"
 
 
 def test_the_space_of_a_stage_can_be_sampled() -> None:

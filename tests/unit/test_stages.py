@@ -9,9 +9,11 @@ import pytest
 from surfaces import START, Surface, go, knowledge, lrs
 
 from hptune.analysis.ranking import Noise
+from hptune.analysis.recommendation import recommend
+from hptune.analysis.sampling import block_error
 from hptune.stages import STAGES, Knowledge, stage_named
 from hptune.stages.batch_size import BatchSize, relative_speeds, smallest_saturated
-from hptune.stages.confirm import Confirm, block_error
+from hptune.stages.confirm import Confirm
 from hptune.stages.key_sweep import KeySweep
 from hptune.stages.lr_range import LrRange, range_samples
 from hptune.stages.momentum import Momentum
@@ -341,8 +343,8 @@ class Fixed:
         return [start.but(lr=lr) for lr in self.rates[len(own) : len(own) + count]]
 
 
-def test_refine_runs_its_proposals_and_reseeds_the_good_ones() -> None:
-    k = knowledge(settings={"trials": 6})
+def test_refine_in_short_runs_makes_its_proposals_and_reseeds_the_good_ones() -> None:
+    k = knowledge(settings={"trials": 6}, full_epochs=2.0)
     sampler = Fixed([0.2, 0.05, 0.15, 0.3, 0.25, 0.12])
     done, rounds = go(Refine(sampler), k, Surface(lr=0.2))
     assert rounds[:2] == [5, 2], "the start and four proposals, then two"
@@ -353,7 +355,7 @@ def test_refine_runs_its_proposals_and_reseeds_the_good_ones() -> None:
 
 
 def test_refine_keeps_the_start_where_nothing_beats_it() -> None:
-    k = knowledge(settings={"trials": 2})
+    k = knowledge(settings={"trials": 2}, full_epochs=2.0)
     done, _ = go(Refine(Fixed([0.01, 0.9])), k, Surface(lr=0.1, noise=0.0))
     conclusion = Refine().conclude(k, done)
     assert conclusion.chosen == START
@@ -361,13 +363,13 @@ def test_refine_keeps_the_start_where_nothing_beats_it() -> None:
 
 
 def test_refine_ends_when_the_sampler_only_repeats_itself() -> None:
-    k = knowledge(settings={"trials": 3})
+    k = knowledge(settings={"trials": 3}, full_epochs=2.0)
     done, _ = go(Refine(Fixed([0.1, 0.1, 0.1])), k, Surface())
     assert lrs(done) == {0.1}
 
 
 def test_refine_spends_its_allowance() -> None:
-    k = knowledge(settings={"trials": 100}, allowance=9.0)
+    k = knowledge(settings={"trials": 100}, allowance=9.0, full_epochs=2.0)
     done, _ = go(Refine(Fixed([0.1 + 0.01 * i for i in range(1, 50)])), k, Surface())
     assert sum(k.cost(r.spec) for r in done) <= 9.0
     assert len(lrs(done)) == 7
@@ -383,6 +385,62 @@ def test_refine_without_any_usable_run() -> None:
     k = knowledge(settings={"trials": 1})
     done, _ = go(Refine(Fixed([0.2])), k, diverged)
     assert Refine().conclude(k, done).chosen is None
+
+
+SETTLED = (("lr", "lr_range"), ("weight_decay", "weight_decay"))
+
+
+def test_refine_spends_what_is_left_on_longer_runs_around_the_transferred_best() -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, start=START.but(lr=0.4))
+    done, rounds = go(Refine(Fixed([])), k, Surface(noise=0.0))
+    assert rounds[0] == 4
+    assert {r.spec.samples for r in done} == {5 * 2 * 1280}
+    tried = [(r.spec.hyperparameters.lr, r.spec.hyperparameters.weight_decay) for r in done[:4]]
+    assert tried == [(0.25, 3e-4), (0.25, 9e-4), (0.25, 0.0), (0.12, 3e-4)]
+
+
+@pytest.mark.parametrize(("allowance", "times", "runs"), [(26.0, 5.0, 5), (16.0, 5.0, 3), (8.0, 2.61, 3)])
+def test_refine_runs_as_long_as_its_allowance_pays_for_three(allowance: float, times: float, runs: int) -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, allowance=allowance, seeds=1)
+    done, _ = go(Refine(Fixed([])), k, Surface())
+    assert Refine().conclude(k, done).detail["length"] == times
+    assert len(done) == runs
+    assert sum(k.cost(r.spec) for r in done) <= allowance
+
+
+@pytest.mark.parametrize("changes", [{"allowance": 5.0}, {"settings": {"trials": 2}}, {"full_epochs": 3.0}], ids=str)
+def test_refine_stays_with_short_runs_where_longer_ones_are_not_worth_it(changes: dict[str, object]) -> None:
+    k = knowledge(**{"settings": {"trials": 4}, **changes})
+    done, _ = go(Refine(Fixed([0.2, 0.3])), k, Surface())
+    assert {r.spec.samples for r in done} == {2 * 1280}
+    assert Refine().conclude(k, done).detail["length"] == 1.0
+
+
+def test_refine_proposes_more_where_longer_runs_are_many() -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, allowance=50.0)
+    sampler = Fixed([0.0, 0.0, 0.0, 0.0, 0.11, 0.12, 0.13])
+    done, _ = go(Refine(sampler), k, Surface())
+    assert sampler.spaces
+    assert {0.11, 0.12, 0.13} <= lrs(done)
+    assert sum(k.cost(r.spec) for r in done) <= 50.0
+
+
+@pytest.mark.parametrize(
+    ("spread", "stays"), [(0.0, False), (0.5, True)], ids=["every block agrees", "other samples could say the opposite"]
+)
+def test_longer_runs_replace_the_current_best_beyond_the_noise_of_the_validation_part(spread: float, stays: bool) -> None:
+    k = knowledge(settings={"trials": 3}, sources=SETTLED, seeds=1)
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        better = spec.hyperparameters.weight_decay == 0.0
+        loss = 0.9 if better else 1.0
+        blocks = tuple(loss + (spread if better else 0.0) * (-1) ** i for i in range(16))
+        return replace(Surface()(spec), val_loss=loss, val_block_losses=blocks)
+
+    done, _ = go(Refine(Fixed([])), k, train)
+    chosen = Refine().conclude(k, done).chosen
+    assert chosen is not None
+    assert (chosen.weight_decay != 0.0) is stays
 
 
 def test_search_space_is_a_box_around_the_start() -> None:
@@ -532,6 +590,26 @@ def test_any_other_key_is_ranked_the_same_way() -> None:
     assert [dict(row.values)["width"] for row in conclusion.rows] == [1.0, 1.1, 1.3]
     assert conclusion.detail == {"key": "model.args.width", "value": 1.0}
     assert "width 1 goes on" in conclusion.sentence
+
+
+@pytest.mark.parametrize(("own", "shown"), [(1.3, True), (1.0, False), (7.0, False)], ids=["worse", "the best", "not tried"])
+def test_any_other_key_is_offered_where_it_is_better_than_the_configs_own(own: float, shown: bool) -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.001)(spec)
+        return replace(record, val_loss=record.val_loss * float(spec.task.removeprefix("width ")))
+
+    k = knowledge(task=f"width {own}", settings={"variants": variants([1.3, 1.0, 1.1])}, seeds=3)
+    stage = KeySweep("model.args.width")
+    conclusion = stage.conclude(k, go(stage, k, train)[0])
+    assert ("own" in conclusion.detail) is shown
+    assert ("better than the config's own 1.3" in conclusion.sentence) is shown
+    found = recommend([conclusion], baseline=START, optimizer="sgd", length_ratio=5.0, epochs={0: 10.0})
+    assert found is None, "a sweep alone recommends nothing"
+    lr = replace(conclusion, stage="lr_range", detail={})
+    found = recommend([lr, conclusion], baseline=START, optimizer="sgd", length_ratio=5.0, epochs={0: 10.0})
+    assert found is not None
+    assert [(offer.key, offer.value) for offer in found.offers] == ([("model.args.width", 1.0)] if shown else [])
+    assert all("--set model.args.width=1.0" in offer.sentence for offer in found.offers)
 
 
 def test_any_other_key_without_any_usable_run() -> None:
