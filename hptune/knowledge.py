@@ -14,6 +14,8 @@ from hptune.trial import Calibration, Hyperparameters, Task, TrialRecord
 
 SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 0.5, "refine": 3.5}
 """How a search budget is divided among the stages still to come; what one leaves goes to the next."""
+LEAST = {"lr_range": 3.0}
+"""A ramp, and a check of what it suggests and of the start: without them nothing else is worth running."""
 ENOUGH = {"lr_range": (6.0, 0.16), "batch_size": (3.6, 0.12), "momentum": (1.0, 0.04), "weight_decay": (1.0, 0.04)}
 """The most a stage of short runs gets: short runs, or a share of the budget if that is more. The rest goes to longer runs."""
 
@@ -99,7 +101,8 @@ def allowance(name: str, experiment: Experiment, knowledge: Knowledge, progress:
         return None
     coming = [stage for stage in enabled_stages(experiment) if stage in SHARES and STAGES.index(stage) >= STAGES.index(name)]
     total = sum(SHARES[stage] for stage in coming) or SHARES[name]
-    share = max(left, 0.0) * SHARES[name] / total
+    left = max(left, 0.0)
+    share = min(left, max(left * SHARES[name] / total, LEAST.get(name, 0.0)))
     if coming != [name] and name in ENOUGH:
         runs, part = ENOUGH[name]
         share = min(share, max(runs, part * whole))

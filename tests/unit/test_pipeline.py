@@ -16,7 +16,7 @@ from hptune.errors import StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
 from hptune.pipeline import resume_progress, run_stages
-from hptune.running import Remark, Run, StageConcluded, TrialDone
+from hptune.running import Remark, Run, StageConcluded, StageStarted, TrialDone
 from hptune.store.journal import Journal, replay
 from hptune.store.layout import RunLayout
 from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
@@ -194,6 +194,19 @@ def test_a_budget_in_short_runs_is_kept(tmp_path: Path, runs: int) -> None:
     assert spent <= runs + 1
     assert spent >= 0.5 * runs
     assert conclusions(events)
+
+
+@pytest.mark.parametrize(
+    ("runs", "first", "last"),
+    [(4, 3.0, 0.0), (8, 3.2, 1.5), (16, 6.0, 6.0), (32, 6.0, 18.0), (200, 32.0, 120.0)],
+    ids=lambda value: f"{value:g}",
+)
+def test_what_the_short_runs_need_is_left_to_longer_ones(tmp_path: Path, runs: int, first: float, last: float) -> None:
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": runs}, stages={"batch_size": {"compare": "samples"}})
+    events = run_in(tmp_path / "r", Training(), config)
+    given = {e.stage: e.knowledge.allowance for e in events if isinstance(e, StageStarted)}
+    assert given["lr_range"] == first
+    assert given["refine"] >= last
 
 
 def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: Path) -> None:

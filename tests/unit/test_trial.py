@@ -119,12 +119,19 @@ records = st.builds(
     val_loss=numbers,
     metric=numbers,
     train_loss=numbers,
+    val_block_losses=series,
     test_block_losses=series,
     curve=st.builds(CurveSummary, step=st.lists(st.integers(1, 99), max_size=4).map(tuple), lr=series, val_loss=series),
     seconds=st.floats(0, 1e9),
     worker=st.integers(0, 2**22),
     error=st.none() | st.text(),
 )
+
+
+def test_a_record_of_before_there_were_blocks_of_the_validation_part_can_be_read():
+    old = TrialRecord(spec=SPEC, status="completed", val_loss=0.5).to_json()
+    del old["val_block_losses"]
+    assert TrialRecord.from_json(old).val_block_losses == ()
 
 
 @given(records)
