@@ -154,7 +154,7 @@ class WeightDecay(Section):
 
 
 class Refine(Section):
-    """Stage 5: joint trials when no search budget is given; with one, whatever is left of it."""
+    """Stage 5: trials, of full length from three on, when no search budget is given; with one, whatever is left of it."""
 
     trials: Annotated[int, Field(ge=0, le=100_000)] = 4
 

@@ -68,7 +68,7 @@ def comments(recommendation: Recommendation) -> list[str]:
 def verdict(recommendation: Recommendation) -> str:
     """One sentence: whether full-length trainings compared it with the baseline, and what they showed."""
     if not recommendation.confirmed:
-        return "Not confirmed: the values come from short runs; the stage confirm compares them with the baseline at full length."
+        return "Not confirmed: the stage confirm would compare it with the baseline at full length."
     if recommendation.hyperparameters == recommendation.baseline:
         return "Full-length trainings found nothing better than the baseline: it stays."
     measured = gain_text(recommendation)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from contest.chart import draw, points
 from contest.compare import Row
 from contest.jobs import JOBS
 from contest.searches import Tried, read
@@ -69,6 +70,29 @@ def test_a_job_on_which_the_baseline_is_better_is_named() -> None:
     assert "(b)" in worst.what
     assert worst.met is False
     assert [entry["/ baseline"] for entry in by_job(rows)] == [pytest.approx(0.25), pytest.approx(math.sqrt(3.0 * 3.1) / 2)]
+
+
+def test_searches_with_a_confirmation_are_held_against_hptune_with_one() -> None:
+    rows = [*rows_with({"a": [0.9]}), row("hptune, confirmed", 0.5, job="a"), row("tpe, confirmed", 1.0, job="a")]
+    table = overall(rows)
+    assert against(table, "tpe")["ratio"] == pytest.approx(0.9)
+    assert against(table, "tpe, confirmed")["ratio"] == pytest.approx(0.5)
+    assert "hptune, confirmed" not in {entry["against"] for entry in table}
+
+
+def test_the_picture_shows_each_search_over_the_baseline_at_what_it_cost(tmp_path) -> None:
+    rows = rows_with({"a": [0.5] * 3, "b": [2.0]})
+    assert {(p["search"], p["half"], p["cost"]): p["ratio"] for p in points(rows)} == {
+        ("hptune", "held out", 8.0): pytest.approx(0.5),
+        ("tpe", "held out", 8.0): pytest.approx(0.5),
+    }
+    draw(rows, tmp_path / "search.png")
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_of_a_study_are_the_candidates_of_its_confirmation() -> None:
+    tried = [Tried(own=OWN.but(lr=lr), loss=loss, cost=1.0) for lr, loss in ((0.1, 3.0), (0.2, 2.0), (0.3, 1.0), (0.2, 2.0), (0.4, 0.5))]
+    assert [own.lr for own in read(tried, 4.0).candidates] == [0.3, 0.2, 0.1]
 
 
 def test_a_budget_buys_the_leading_trials_of_a_study() -> None:
