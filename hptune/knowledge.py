@@ -7,7 +7,19 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hptune.analysis.ranking import Noise
-from hptune.analysis.recommendation import SETTLES, Conclusion, carry, finalists, length_of, lengthen, settle, settled_names, transfer
+from hptune.analysis.recommendation import (
+    SETTLES,
+    Conclusion,
+    carry,
+    finalists,
+    gap_of,
+    length_of,
+    lengthen,
+    settle,
+    settled_names,
+    short_gap,
+    transfer,
+)
 from hptune.config.schema import Experiment
 from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
 from hptune.trial import Calibration, Hyperparameters, Task, TrialRecord
@@ -16,7 +28,7 @@ SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 0
 """How a search budget is divided among the stages still to come; what one leaves goes to the next."""
 LEAST = {"lr_range": 3.0}
 """A ramp, and a check of what it suggests and of the start: without them nothing else is worth running."""
-ENOUGH = {"lr_range": (6.0, 0.16), "batch_size": (3.6, 0.12), "momentum": (1.0, 0.04), "weight_decay": (1.0, 0.04)}
+ENOUGH = {"lr_range": (6.0, 0.16), "batch_size": (3.6, 0.19), "momentum": (1.0, 0.04), "weight_decay": (1.0, 0.04)}
 """The most a stage of short runs gets: short runs, or a share of the budget if that is more. The rest goes to longer runs."""
 
 
@@ -77,6 +89,8 @@ def stage_knowledge(
         speeds=known_speeds(earlier),
         history=tuple(dict.fromkeys(r.trial_id for stage in earlier for r in stage.records if r.spec.schedule.kind != "ramp")),
     )
+    if name == "refine":
+        knowledge = replace(knowledge, settings={**settings, "gap": short_gap(conclusions)})
     if name == "confirm":
         return replace(knowledge, settings={**settings, "finalists": _finalists(experiment, knowledge, progress)})
     return replace(knowledge, allowance=allowance(name, experiment, knowledge, progress, seconds_per_run)) if name in SHARES else knowledge
@@ -130,8 +144,8 @@ def _finalists(experiment: Experiment, knowledge: Knowledge, progress: Progress)
         near = [row.hyperparameters for row in refine.rows if row.verdict in ("best", "tied") and row.hyperparameters != knowledge.start]
         if length_of(refine) == 1:
             settled = settled_names(dict(knowledge.sources))
-            runners_up = [transfer(h, ratio, optimizer, settled)[0] for h in near]
+            runners_up = [transfer(h, ratio, optimizer, settled, short_gap(conclusions))[0] for h in near]
         else:
-            runners_up = [lengthen(h, ratio / length_of(refine)) for h in near]
+            runners_up = [lengthen(h, ratio / length_of(refine), gap_of(refine)) for h in near]
     count = experiment.stages.confirm.finalists if experiment.stages.confirm else 0
     return [[name, asdict(h)] for name, h in finalists(recommended, knowledge.start, knowledge.baseline, runners_up, count)]

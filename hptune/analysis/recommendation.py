@@ -12,7 +12,8 @@ from hptune.analysis.ranking import NO_NOISE, Noise, Row
 from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters
 
-LR_LENGTH_EXPONENT = -0.28  # the best LR of a longer run falls as length to this power (measured for 1cycle)
+LR_LENGTH_EXPONENT = -0.28  # the best LR of a longer run falls as length to this power (measured for 1cycle), where there is a gap
+OPEN_GAP = 1.2  # final validation over training loss: from here on the network fits its training part better than anything else
 DECAY_FLOOR = 3e-4  # coupled weight decay below this is raised at full length: short runs do not see overfitting
 DECAY_STEP = 3.0  # the more regularized neighbour
 SETTLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -103,18 +104,24 @@ def settle(conclusions: Sequence[Conclusion], baseline: Hyperparameters) -> tupl
     return Hyperparameters(**values).but(), sources
 
 
-def transfer(short: Hyperparameters, ratio: float, optimizer: str, settled: frozenset[str]) -> tuple[Hyperparameters, dict[str, str]]:
-    """Carry the best short-run settings over to a run `ratio` times as long; also return a sentence for each changed value.
+def transfer(
+    short: Hyperparameters, ratio: float, optimizer: str, settled: frozenset[str], gap: float = math.inf
+) -> tuple[Hyperparameters, dict[str, str]]:
+    """Carry the best short-run settings over to a run `ratio` times as long; also return a sentence for each value it decided on.
 
-    Only values the search `settled` are moved: LR by `ratio ** LR_LENGTH_EXPONENT`, sgd's weight decay up to `DECAY_FLOOR`.
+    Only values the search `settled` are moved: LR by `ratio ** LR_LENGTH_EXPONENT`, sgd's weight decay up to `DECAY_FLOOR`. The LR stays
+    where the `gap`, final validation over training loss, has not opened: a longer run then goes on learning at the LR that was best.
     """
     changes: dict[str, float] = {}
     reasons: dict[str, str] = {}
     if "lr" in settled and ratio != 1:
-        changes["lr"] = lr = lengthen(short, ratio).lr
+        changes["lr"] = lr = lengthen(short, ratio, gap).lr
         reasons["lr"] = (
             f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length "
             f"(LR ∝ length^{LR_LENGTH_EXPONENT})"
+            if gap >= OPEN_GAP
+            else f"{format_number(short.lr)} in short runs, kept at {ratio:.3g} times their length: "
+            f"there the validation loss is {gap:.2g} times the training loss"
         )
     if "weight_decay" in settled and ratio >= 2 and optimizer == "sgd" and short.weight_decay < DECAY_FLOOR:
         changes["weight_decay"] = DECAY_FLOOR
@@ -133,13 +140,13 @@ def carry(
     """
     short, sources = settle(conclusions, baseline)
     settled = settled_names(sources)
-    carried, reasons = transfer(short, ratio, optimizer, settled)
+    carried, reasons = transfer(short, ratio, optimizer, settled, short_gap(conclusions))
     sources = {name: reasons.get(name, source) for name, source in sources.items()}
     longer = next((c for c in conclusions if c.stage == "refine" and c.chosen is not None and length_of(c) != 1), None)
     if longer is None or longer.chosen is None:
         return carried, sources
-    tried_from, _ = transfer(short, length_of(longer), optimizer, settled)
-    moved = lengthen(longer.chosen, ratio / length_of(longer))
+    tried_from, _ = transfer(short, length_of(longer), optimizer, settled, short_gap(conclusions))
+    moved = lengthen(longer.chosen, ratio / length_of(longer), gap_of(longer))
     changes = {name: value for name, value in asdict(moved).items() if getattr(longer.chosen, name) != getattr(tried_from, name)}
     reason = f"refine, in runs of {length_of(longer):.3g} times the short length"
     return carried.but(**changes), {**sources, **dict.fromkeys(changes, reason)}
@@ -150,9 +157,23 @@ def settled_names(sources: Mapping[str, str]) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source != "baseline")
 
 
-def lengthen(own: Hyperparameters, ratio: float) -> Hyperparameters:
+def gap_of(conclusion: Conclusion) -> float:
+    """Final validation over training loss of the candidate a stage chose; infinite where it is not known."""
+    row = next((row for row in conclusion.rows if row.chosen), None)
+    if row is None or not (row.train_loss > 0 and row.val_loss > 0):
+        return math.inf
+    return row.val_loss / row.train_loss
+
+
+def short_gap(conclusions: Sequence[Conclusion]) -> float:
+    """The gap of the short runs that came last."""
+    by_stage = {c.stage: c for c in conclusions if c.chosen is not None and c.rows and length_of(c) == 1}
+    return next((gap_of(by_stage[stage]) for stage in reversed(SETTLES) if stage in by_stage), math.inf)
+
+
+def lengthen(own: Hyperparameters, ratio: float, gap: float = math.inf) -> Hyperparameters:
     """The same for runs `ratio` times as long: the LR by the rule of `transfer`."""
-    return own if ratio == 1 else own.but(lr=float(f"{own.lr * ratio**LR_LENGTH_EXPONENT:.2g}"))
+    return own if ratio == 1 or gap < OPEN_GAP else own.but(lr=float(f"{own.lr * ratio**LR_LENGTH_EXPONENT:.2g}"))
 
 
 def finalists(

@@ -11,12 +11,13 @@ from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
-from hptune.stages.lr_range import round_lr
+from hptune.stages.lr_range import SPREAD, is_new, round_lr
 from hptune.stages.rounds import by_distance, criterion, next_round, ranked, select, within
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 
 LR_EXPONENT = {"sgd": 0.7, "adamw": 0.5}  # best LR grows as batch to this power: measured for short 1cycle runs
 LR_FACTORS = (1.0, 0.5, 2.0)  # checked around the scaled LR
+MOST_RATES = 6  # LRs of one size, about
 TOLERANCE = 1.15  # throughputs within this factor count as equal: timing noise must not decide
 MAX_SPEED = 4.0
 SATURATED = 0.95  # a batch with this share of the best throughput is as fast as it gets
@@ -28,20 +29,25 @@ class BatchSize:
     name = "batch_size"
 
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """All LRs of all sizes on the first seed, then further seeds for each size's best LR."""
+        """LRs of all sizes on the first seed, the best size's until the best lies between two, then seeds for each size's best LR.
+
+        Under a budget every size is seen at its scaled LR alone, and what is left finds the LR of the best one.
+        """
         known = {record.trial_id for record in done}
         checks = [self._lr_checks(knowledge, size) for size in self._sizes(knowledge)]
-        grid = [spec for turn in zip_longest(*checks) for spec in turn if spec is not None]  # a short budget sees all sizes at one LR
-        missing = [spec for spec in grid if spec.trial_id not in known]
-        if affordable := within(knowledge, missing, done):
-            return affordable
+        turns = list(zip_longest(*checks))[: None if knowledge.allowance is None else 1]
+        grid = [spec for turn in turns for spec in turn if spec is not None]
+        for specs in (grid, self._around_the_best(knowledge, done)):
+            missing = [spec for spec in specs if spec.trial_id not in known]
+            if affordable := within(knowledge, missing, done):
+                return affordable
         return next_round(knowledge, self._best_of_each(knowledge, done), done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the size with the lowest loss; a larger one where the difference is within the noise."""
         ranking = ranked(knowledge, select(done, self._best_of_each(knowledge, done)), _columns)
         chosen = max(ranking.near_equal(), key=lambda row: row.hyperparameters.batch_size) if ranking.best else None
-        notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen)]
+        notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen, done)]
         detail = {"speeds": [list(pair) for pair in knowledge.speeds], "compare": knowledge.settings["compare"]}
         if chosen is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("batch size", done), notes=notes, detail=detail)
@@ -79,6 +85,19 @@ class BatchSize:
         scaled = k.start.lr * (size / k.start.batch_size) ** LR_EXPONENT[k.optimizer]
         return [k.short_run(k.start.but(batch_size=size, lr=round_lr(scaled * factor))) for factor in LR_FACTORS]
 
+    def _around_the_best(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """Both neighbours of the best size's best LR, where they are new; the start's own size has been looked at before."""
+        first = [record for record in done if record.spec.repetition == 0]
+        best = min(first, key=lambda record: criterion(k, record), default=None)
+        if best is None or best.spec.hyperparameters.batch_size == k.start.batch_size or math.isinf(criterion(k, best)):
+            return []
+        own = best.spec.hyperparameters
+        tried = [r.spec.hyperparameters.lr for r in first if r.spec.hyperparameters.batch_size == own.batch_size]
+        if len(tried) >= MOST_RATES:
+            return []
+        around = [round_lr(own.lr * factor) for factor in (SPREAD, 1 / SPREAD)]
+        return [k.short_run(own.but(lr=lr)) for lr in around if is_new(lr, tried)]
+
     def _best_of_each(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """For each size its best LR by the first seed, as first-seed specs."""
         best: dict[int, TrialRecord] = {}
@@ -88,11 +107,12 @@ class BatchSize:
                 best[size] = record
         return [record.spec for record in best.values()]
 
-    def _lr_at_edge(self, k: Knowledge, chosen: Row | None) -> list[str]:
+    def _lr_at_edge(self, k: Knowledge, chosen: Row | None, done: Sequence[TrialRecord]) -> list[str]:
         """Say so where the chosen size's LR is the outermost one checked."""
         if chosen is None or chosen.hyperparameters.batch_size == k.start.batch_size:
             return []
-        tried = [spec.hyperparameters.lr for spec in self._lr_checks(k, chosen.hyperparameters.batch_size)]
+        runs = (record.spec.hyperparameters for record in done)
+        tried = [h.lr for h in runs if h.batch_size == chosen.hyperparameters.batch_size]
         lr = chosen.hyperparameters.lr
         if lr not in (min(tried), max(tried)):
             return []

@@ -92,7 +92,7 @@ class LrRange:
                 break
             best = min(rates, key=lambda lr: losses[lr])
             around = (best * SPREAD, best / SPREAD) if math.isfinite(losses[best]) else (min(rates) / 10,)
-            new = [lr for lr in map(round_lr, around) if _is_new(lr, rates)]
+            new = [lr for lr in map(round_lr, around) if is_new(lr, rates)]
             if not new:
                 break
             rates += new
@@ -103,7 +103,7 @@ class LrRange:
         suggested = self._summary(k, done).lr_max
         rates: list[float] = []
         for lr in (suggested, k.start.lr, TEXTBOOK_LR[k.optimizer]):
-            if lr is not None and _is_new(lr, rates):
+            if lr is not None and is_new(lr, rates):
                 rates.append(lr if lr == k.start.lr else round_lr(lr))
         return rates
 
@@ -122,7 +122,8 @@ def round_lr(lr: float) -> float:
     return float(f"{lr:.1e}")
 
 
-def _is_new(lr: float, rates: Sequence[float]) -> bool:
+def is_new(lr: float, rates: Sequence[float]) -> bool:
+    """Whether no LR of `rates` is nearly the same."""
     return all(max(lr, kept) / min(lr, kept) > SAME for kept in rates)
 
 

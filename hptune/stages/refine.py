@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hptune.analysis.ranking import Row
-from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, Conclusion, settled_names, transfer
+from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, OPEN_GAP, Conclusion, settled_names, transfer
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
@@ -119,7 +120,8 @@ class _Runs:
             self.length = 1.0
         self.longer = self.length != 1.0
         settled = settled_names(dict(k.sources))
-        self.start = transfer(k.start, self.length, k.optimizer, settled)[0] if self.longer else k.start
+        self._gap = float(k.settings.get("gap", math.inf))
+        self.start = transfer(k.start, self.length, k.optimizer, settled, self._gap)[0] if self.longer else k.start
         self._runs = trials if k.allowance is None else int(k.allowance / self.length)
 
     def spec(self, own: Hyperparameters) -> TrialSpec:
@@ -127,13 +129,18 @@ class _Runs:
         return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=0)
 
     def given(self) -> list[Hyperparameters]:
-        """What is tried whatever the sampler says: the current best and, in longer runs, its neighbours, the most telling first."""
+        """What is tried whatever the sampler says: the current best and, in longer runs, its neighbours, the most telling first.
+
+        Where the gap between the losses has opened, that is more weight decay; where it has not, a higher LR.
+        """
         h = self.start
         if not self.longer:
             return [h]
         more = float(f"{max(h.weight_decay, LEAST_DECAY[self._k.optimizer]) * DECAY_STEP:.1g}")
-        around = [h, h.but(weight_decay=more), h.but(weight_decay=0.0), *(h.but(lr=round_lr(h.lr * factor)) for factor in (0.5, 2.0))]
-        return list(dict.fromkeys(around))[: max(FEWEST_LONGER, self._runs)]
+        higher, lower = (h.but(lr=round_lr(h.lr * factor)) for factor in (2.0, 0.5))
+        decayed, free = h.but(weight_decay=more), h.but(weight_decay=0.0)
+        around = [decayed, free, lower, higher] if self._gap >= OPEN_GAP else [higher, free, decayed, lower]
+        return list(dict.fromkeys([h, *around]))[: max(FEWEST_LONGER, self._runs)]
 
     def proposals(self) -> int:
         """How many the sampler may propose: the config's without a search budget, else what is left after the final seeds."""

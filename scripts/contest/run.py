@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     wanted = _wanted(arguments)
     jobs, left_out = _jobs(arguments.jobs, arguments.quick)
     repetitions = arguments.repetitions or (3 if arguments.quick else 10)
-    machine = {**describe_machine(), "mode": f"{'quick, ' if arguments.quick else ''}{repetitions} repetitions"}
+    machine = {**describe_machine(), "mode": f"{'quick, ' if arguments.quick else ''}{repetitions} repetitions from {arguments.first} on"}
     machine["left out, without data"] = ", ".join(left_out) or "nothing"
     out = arguments.out or results_file("search", machine)
-    cells = [(job, repetition) for repetition in range(repetitions) for job in jobs]
+    cells = [(job, repetition) for repetition in range(arguments.first, arguments.first + repetitions) for job in jobs]
     rows: list[Row] = []
     with ProcessPoolExecutor(arguments.workers or available_cores(), mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(compare, job, repetition, wanted, arguments.folder): (job, repetition) for job, repetition in cells}

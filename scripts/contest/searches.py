@@ -45,11 +45,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A trial of a study: its configuration, its loss (infinite: pruned) and its cost in units."""
+    """A trial of a study: its configuration, its loss (infinite: pruned), its cost in units, validation over training loss."""
 
     own: Hyperparameters
     loss: float
     cost: float
+    gap: float = math.inf
 
 
 def hptune(bench: Bench, short_runs: float) -> Found:
@@ -126,13 +127,13 @@ PEERS = {
 
 def study(bench: Bench, name: str, units: float) -> list[Tried]:
     """The trials of a peer up to a cost; a study that the journal holds is taken from there."""
-    key = content_hash([name, units, bench.problem.task.task_id, optuna.__version__])
+    key = content_hash(["with gaps", name, units, bench.problem.task.task_id, optuna.__version__])
     known = [entry for entry in bench.journal.state.others.get("study", ()) if entry["key"] == key]
     if not known:
         tried = _run(bench, PEERS[name], units)
         bench.journal.append("study", {"key": key, "name": name, "trials": [asdict(t) for t in tried]})
         return tried
-    return [Tried(own=Hyperparameters(**t["own"]), loss=t["loss"], cost=t["cost"]) for t in known[-1]["trials"]]
+    return [Tried(own=Hyperparameters(**t["own"]), loss=t["loss"], cost=t["cost"], gap=t["gap"]) for t in known[-1]["trials"]]
 
 
 def read(tried: Sequence[Tried], units: float, *, carried: float | None = None, optimizer: str = "sgd") -> Found:
@@ -143,8 +144,11 @@ def read(tried: Sequence[Tried], units: float, *, carried: float | None = None, 
             break
         spent += trial.cost
         within.append(trial)
-    ranked = list(dict.fromkeys(trial.own for trial in sorted(within, key=lambda trial: trial.loss)))[:FINALISTS]
-    candidates = tuple(own if carried is None else transfer(own, carried, optimizer, MOVED)[0] for own in ranked)
+    ranked: dict[Hyperparameters, Tried] = {}
+    for trial in sorted(within, key=lambda trial: trial.loss):
+        ranked.setdefault(trial.own, trial)
+    best = list(ranked.values())[:FINALISTS]
+    candidates = tuple(t.own if carried is None else transfer(t.own, carried, optimizer, MOVED, t.gap)[0] for t in best)
     return Found(own=candidates[0], cost=spent, candidates=candidates)
 
 
@@ -181,7 +185,8 @@ def _ask(bench: Bench, asked: optuna.Study, *, pruned: bool) -> Tried:
                 return Tried(own=own, loss=math.inf, cost=_cost_up_to(bench, record, step, at))
     loss = _bounded(bench, record.val_loss) if record.usable else WORST * bench.chance
     asked.tell(trial, loss)
-    return Tried(own=own, loss=loss, cost=bench.cost_of(record, len(record.curve.step) if pruned else 1))
+    gap = record.val_loss / record.train_loss if record.usable and record.train_loss > 0 else math.inf
+    return Tried(own=own, loss=loss, cost=bench.cost_of(record, len(record.curve.step) if pruned else 1), gap=gap)
 
 
 def _bounded(bench: Bench, loss: float) -> float:

@@ -181,8 +181,24 @@ def test_a_larger_batch_goes_on_when_the_loss_is_the_same() -> None:
     assert chosen.batch_size == 128
 
 
+def test_the_best_batch_size_gets_lrs_until_its_best_lies_between_two() -> None:
+    k = knowledge(settings={"values": [64, 256], "compare": "samples"}, start=START.but(lr=0.05))
+    done, _ = go(BatchSize(), k, Surface(lr=0.2, batch_size=256, batch_curvature=0.2))
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == pytest.approx(0.2 * 4**0.7, rel=0.1), "four times the scaled one"
+    assert not any("outermost" in note for note in conclusion.notes)
+
+
+def test_under_a_budget_every_size_is_seen_once_before_the_best_ones_lr_is_searched() -> None:
+    k = knowledge(settings=SIZES, start=START.but(lr=0.1), allowance=6.0)
+    done, rounds = go(BatchSize(), k, Surface(lr=0.2, batch_size=128, batch_curvature=0.1))
+    assert rounds[:2] == [4, 2]
+    assert {r.spec.hyperparameters.batch_size for r in done[4:6]} == {128}
+
+
 def test_batch_size_says_when_the_best_lr_is_the_outermost() -> None:
-    k = knowledge(settings={"values": [64, 256], "compare": "samples"}, start=START.but(lr=0.02))
+    k = knowledge(settings={"values": [64, 256], "compare": "samples"}, start=START.but(lr=0.004))
     done, _ = go(BatchSize(), k, Surface(lr=0.2, batch_size=256, batch_curvature=0.2))
     conclusion = BatchSize().conclude(k, done)
     assert any("outermost" in note for note in conclusion.notes)
