@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from surfaces import START
 
+from hptune.analysis.ranking import Row
 from hptune.analysis.recommendation import Conclusion, carry, finalists, recommend, settle, transfer
 from hptune.trial import Hyperparameters
 
@@ -57,6 +58,39 @@ def test_transfer_lowers_the_lr_and_lifts_weight_decay_to_its_floor() -> None:
     assert carried.weight_decay == 3e-4
     assert reasons["lr"].startswith("0.4 in short runs, 0.25 at 5 times their length")
     assert "raised to" in reasons["weight_decay"]
+
+
+def test_the_lr_stays_where_the_gap_between_the_losses_has_not_opened() -> None:
+    carried, reasons = transfer(START.but(lr=0.4), 5.0, "sgd", ALL, gap=0.9)
+    assert carried.lr == 0.4
+    assert reasons["lr"] == "0.4 in short runs, kept at 5 times their length: there the validation loss is 0.9 times the training loss"
+
+
+def with_losses(conclusion: Conclusion, val_loss: float, train_loss: float) -> Conclusion:
+    assert conclusion.chosen is not None
+    row = Row(values=(), hyperparameters=conclusion.chosen, val_loss=val_loss, train_loss=train_loss, chosen=True)
+    return replace(conclusion, rows=(row,))
+
+
+@pytest.mark.parametrize(("train_loss", "lr"), [(0.5, 0.25), (0.95, 0.4), (0.0, 0.25)], ids=["open", "closed", "not known"])
+def test_the_gap_is_that_of_the_last_short_stage(train_loss: float, lr: float) -> None:
+    stages = [with_losses(concluded("lr_range", lr=0.4), 1.0, 0.7), with_losses(concluded("momentum"), 1.0, train_loss)]
+    assert carry(stages, START, 5.0, "sgd")[0].lr == lr
+
+
+def test_longer_runs_settle_by_their_own_gap_how_the_lr_goes_on() -> None:
+    stages = [with_losses(concluded("lr_range", lr=0.4), 1.0, 1.0), with_losses(longer(lr=0.8), 1.0, 0.5)]
+    assert carry(stages, START, 5.0, "sgd")[0].lr == pytest.approx(0.66), "doubled in runs of half the length, where the gap was open"
+
+
+def test_an_offer_by_the_metric_has_no_ratio_of_losses() -> None:
+    nan = float("nan")
+    detail = {"key": "model.args.batch_norm", "value": True, "own": False, "gain": {"ratio": nan, "low": nan, "high": nan}}
+    found = recommended(concluded("lr_range"), replace(concluded("model.args.batch_norm"), detail=detail))
+    assert [offer.sentence for offer in found.offers] == [
+        "model.args.batch_norm True did better than False in short runs; not part of the recommendation: "
+        "--set model.args.batch_norm=true searches and trains with it"
+    ]
 
 
 @pytest.mark.parametrize(
