@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hptune.analysis.ranking import Row
+from hptune.analysis.ranking import NO_NOISE, Row
 from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, OPEN_GAP, Conclusion, settled_names, transfer
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
@@ -83,10 +83,11 @@ class Refine:
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the lowest adjusted loss among those with the most seeds.
 
-        In longer runs the current best stays unless another is better by more than one standard error: it rests on all short runs.
+        In longer runs, to which the noise of short ones does not carry over, the current best stays unless another is better by more
+        than one standard error: it rests on all short runs.
         """
         run = _Runs(knowledge)
-        ranking = ranked(knowledge, done, _columns)
+        ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
         if ranking.best is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("proposal", done))
         seeds = max(row.seeds for row in ranking.rows)

@@ -459,6 +459,12 @@ def test_longer_runs_replace_the_current_best_beyond_the_noise_of_the_validation
     assert (chosen.weight_decay != 0.0) is stays
 
 
+def test_longer_runs_claim_nothing_from_the_noise_of_short_ones() -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=1, noise=Noise(sum_squares=1e-6, df=50))
+    done, _ = go(Refine(Fixed([])), k, Surface())
+    assert {row.verdict for row in Refine().conclude(k, done).rows} == {"best", "tied"}
+
+
 def test_search_space_is_a_box_around_the_start() -> None:
     space = search_space(
         knowledge(start=START.but(momentum=0.995, weight_decay=0.0), speeds=((32, 1.0), (64, 1.0), (128, 1.0), (256, 1.0)))
