@@ -93,7 +93,8 @@ class Refine:
         seeds = max(row.seeds for row in ranking.rows)
         chosen = next((row for row in ranking.rows if row.seeds == seeds and row.verdict in ("best", "tied")), ranking.best)
         start = next((row for row in ranking.rows if row.hyperparameters == run.start), None)
-        if run.longer and start is not None and (ranking.within_standard_error(start) or not _shown(chosen, start, done)):
+        by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
+        if run.longer and start is not None and (ranking.within_standard_error(start) or (by_loss and not _shown(chosen, start, done))):
             chosen = start
         h = chosen.hyperparameters
         found = "the current best stays" if h == run.start else "a proposal goes on"

@@ -459,6 +459,20 @@ def test_longer_runs_replace_the_current_best_beyond_the_noise_of_the_validation
     assert (chosen.weight_decay != 0.0) is stays
 
 
+def test_longer_runs_ranked_by_the_metric_are_not_judged_by_blocks_of_the_loss() -> None:
+    k = knowledge(settings={"trials": 3}, sources=SETTLED, seeds=1, rank_by="metric")
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        better = spec.hyperparameters.weight_decay == 0.0
+        loss, metric = (1.1, 0.9) if better else (1.0, 0.5)
+        return replace(Surface()(spec), val_loss=loss, metric=metric, val_block_losses=(loss,) * 16)
+
+    done, _ = go(Refine(Fixed([])), k, train)
+    chosen = Refine().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.weight_decay == 0.0
+
+
 def test_longer_runs_claim_nothing_from_the_noise_of_short_ones() -> None:
     k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=1, noise=Noise(sum_squares=1e-6, df=50))
     done, _ = go(Refine(Fixed([])), k, Surface())
