@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
+from hptune.analysis.curves import RangeSummary, read_ramp, summarize_ranges
 from hptune.config.loader import LoadedConfig, from_tree, load_config, with_value
 from hptune.report.run import Run
 from hptune.running import Event
@@ -92,7 +92,7 @@ def lr_range_test(
     settings = experiment.stages.lr_range.model_dump() if experiment.stages.lr_range else {}
     knowledge = stage_knowledge("lr_range", experiment, problem.task, Progress(), settings=settings)
     records = [run_trial(problem, spec).record for spec in LrRange().plan(knowledge, [])]
-    summary = summarize_ranges([read_range(r.curve.lr, r.curve.val_loss) for r in records], min_lr=min_lr, max_lr=max_lr)
+    summary = summarize_ranges([read_ramp(r.curve) for r in records], min_lr=min_lr, max_lr=max_lr)
     return LrRangeTest(summary=summary, curves=_frame(records))
 
 

@@ -38,7 +38,7 @@ def calibrated_sizes(run: Run, settings: Mapping[str, Any]) -> Generator[Event, 
 def seconds_per_run(run: Run) -> Generator[Event, None, float]:
     """Wall seconds of one short-run equivalent: measured by the trials so far, or else by a calibration at the baseline."""
     finished = list(run.progress.finished.values())
-    records = {r.trial_id: (s.knowledge.cost(r.spec), r.seconds) for s in finished for r in s.records}
+    records = {r.trial_id: (s.knowledge.spent(r), r.seconds) for s in finished for r in s.records}
     cost, seconds = (sum(pair[i] for pair in records.values()) for i in (0, 1))
     if cost == 0:
         own = run.experiment.baseline_hyperparameters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,12 +25,37 @@ from hptune.config.schema import Experiment
 from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
 from hptune.trial import Calibration, Hyperparameters, Task, TrialRecord
 
-SHARES = {"lr_range": 5.0, "batch_size": 3.0, "momentum": 0.5, "weight_decay": 0.5, "refine": 3.5}
-"""How a search budget is divided among the stages still to come; what one leaves goes to the next."""
-LEAST = {"lr_range": 3.0}
-"""A ramp, and a check of what it suggests and of the start: without them nothing else is worth running."""
-ENOUGH = {"lr_range": (6.0, 0.16), "batch_size": (3.6, 0.19), "momentum": (1.0, 0.04), "weight_decay": (1.0, 0.04)}
-"""The most a stage of short runs gets: short runs, or a share of the budget if that is more. The rest goes to longer runs."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a stage may spend of a search budget: what is left, divided by the `part` of all stages still to come.
+
+    `least`: short runs it gets before the others get any. Where others come after it, it gets at most `runs` short runs, or `most` of
+    the whole budget if that is more. What one stage leaves goes to the next.
+    """
+
+    part: float
+    least: float = 0.0
+    runs: float = math.inf
+    most: float = 0.0
+
+
+SHARES = {
+    "lr_range": Share(part=5.0, least=3.0, runs=4.2, most=0.16),  # a ramp, a check of what it suggests and of the start at least
+    "batch_size": Share(part=4.0, runs=5.6, most=0.19),
+    "momentum": Share(part=0.5, runs=1.0, most=0.04),
+    "weight_decay": Share(part=0.5, runs=1.0, most=0.04),
+    "refine": Share(part=3.5),
+}
+"""Stages of short runs are soon sure of what such runs can show; the rest goes to longer ones."""
+SMALL_SHARES = {
+    **SHARES,
+    "lr_range": Share(part=5.0, least=3.0, runs=3.5),
+    "batch_size": Share(part=16.0, runs=8.0),
+    "refine": Share(part=0.5),
+}
+"""The same where the budget does not reach longer runs: the LR matters most, and the best batch size has one of its own."""
+SMALL = 14  # short runs, about: the smaller budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +132,7 @@ def allowance(name: str, experiment: Experiment, knowledge: Knowledge, progress:
     budget = experiment.budget
     if budget.search_runs is not None:
         whole = budget.search_runs
-        spent = {r.trial_id: knowledge.cost(r.spec) for stage in progress.before(name) for r in stage.records}
+        spent = {r.trial_id: knowledge.spent(r) for stage in progress.before(name) for r in stage.records}
         left = whole - sum(spent.values())
     elif budget.search_seconds is not None and seconds_per_run:
         whole = budget.search_seconds / seconds_per_run
@@ -114,12 +140,11 @@ def allowance(name: str, experiment: Experiment, knowledge: Knowledge, progress:
     else:
         return None
     coming = [stage for stage in enabled_stages(experiment) if stage in SHARES and STAGES.index(stage) >= STAGES.index(name)]
-    total = sum(SHARES[stage] for stage in coming) or SHARES[name]
-    left = max(left, 0.0)
-    share = min(left, max(left * SHARES[name] / total, LEAST.get(name, 0.0)))
-    if coming != [name] and name in ENOUGH:
-        runs, part = ENOUGH[name]
-        share = min(share, max(runs, part * whole))
+    shares = SHARES if whole >= SMALL else SMALL_SHARES
+    own, left = shares[name], max(left, 0.0)
+    share = min(left, max(left * own.part / (sum(shares[stage].part for stage in coming) or own.part), own.least))
+    if coming != [name]:
+        share = min(share, max(own.runs, own.most * whole))
     return round(share, 3)
 
 

@@ -1,7 +1,8 @@
 """Reading LR range tests (arXiv 1506.01186, section 3.3; 1803.09820, section 4.1): where the loss falls, is lowest, turns up.
 
-Everything happens on the logarithm of the LR: smoothing, the lowest point, means over seeds. The suggestion comes from the
-minimum of the validation loss, never from the steepest slope, which measures as the worst rule.
+Everything happens on the logarithm of the LR: smoothing, the lowest point, means over seeds. The suggestion comes from where the
+losses are lowest, never from the steepest slope, which measures as the worst rule. Validation and training loss err in different
+ways (running statistics of batch norms lag behind a fast ramp, noisy targets flatter a small LR), so that their mean errs least.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from hptune.analysis.quantiles import student
 from hptune.analysis.wording import format_number
+from hptune.trial import CurveSummary
 
 Array = NDArray[np.float64]
 Kind = Literal["turned_up", "still_falling", "flat", "diverged_at_once", "too_short"]
 
-MINIMUM_OVER_BEST = 2.4  # the ramp's lowest loss sits at so many times the LR that is best in a short 1cycle run (measured)
+MINIMUM_OVER_BEST = 1.2  # a ramp's losses are lowest at so many times the LR that is best in a 1cycle run as long (measured)
 SMOOTHING = 0.1  # decades of LR, standard deviation of the kernel
 FLAT = 0.02  # a loss that falls by less than this share has not moved
 RISEN = 0.05  # and one that ends this share above it has risen
@@ -36,7 +38,8 @@ class RangeReading:
     """What one ramp shows; LRs are None where there is no such place.
 
     `falls_at`: the loss has made a tenth of its way down. `lowest_at`: smoothed minimum. `turns_up_at`: it has risen again by as
-    much, or is not finite. `ends_at`: the last LR with a finite loss. `first_loss`, `lowest_loss`: smoothed.
+    much, or is not finite. `ends_at`: the last LR with a finite loss. `first_loss`, `lowest_loss`: smoothed. All of them of the
+    validation loss; `lowest_in_training`: minimum of the training loss, where that was read.
     """
 
     kind: Kind
@@ -44,6 +47,7 @@ class RangeReading:
     lowest_at: float | None = None
     turns_up_at: float | None = None
     ends_at: float | None = None
+    lowest_in_training: float | None = None
     first_loss: float = math.nan
     lowest_loss: float = math.nan
 
@@ -75,8 +79,13 @@ def smooth_per_decade(lr: Sequence[float], loss: Sequence[float], *, decades: fl
     return np.asarray(np.where(lines, (s2 * sums - s1 * moments) / np.where(lines, determinant, 1.0), sums / s0), dtype=np.float64)
 
 
+def read_ramp(curve: CurveSummary) -> RangeReading:
+    """Read both losses of one ramp."""
+    return replace(read_range(curve.lr, curve.val_loss), lowest_in_training=read_range(curve.lr, curve.train_loss).lowest_at)
+
+
 def read_range(lr: Sequence[float], loss: Sequence[float]) -> RangeReading:
-    """Read one ramp: `loss` at rising `lr`, both of shape (points,); from the first loss that is not finite on, nothing counts."""
+    """Read one loss of a ramp: `loss` at rising `lr`, both of shape (points,); from the first one that is not finite on, nothing counts."""
     finite = next((i for i, value in enumerate(loss) if not math.isfinite(value)), len(loss))
     broken = finite < len(loss)
     if finite < 3:
@@ -105,8 +114,8 @@ def read_range(lr: Sequence[float], loss: Sequence[float]) -> RangeReading:
 def summarize_ranges(readings: Sequence[RangeReading], *, min_lr: float, max_lr: float) -> RangeSummary:
     """Put the ramps of several seeds together; all went from `min_lr` to `max_lr` unless they diverged before.
 
-    The suggestion is the LR of the lowest loss (geometric mean over the ramps that show one) over `MINIMUM_OVER_BEST`; its
-    interval is Student's over seeds, kept within `SPREAD_LIMITS`, or as wide as the ramps lie apart.
+    The suggestion is the LR of the lowest loss (geometric mean of validation and training loss, and over the ramps that show one)
+    over `MINIMUM_OVER_BEST`; its interval is Student's over seeds, kept within `SPREAD_LIMITS`, or as wide as the ramps lie apart.
     """
     ended = [_cut_short(reading, max_lr) for reading in readings]
     useful = [reading for reading in ended if reading.lowest_at is not None]
@@ -114,7 +123,7 @@ def summarize_ranges(readings: Sequence[RangeReading], *, min_lr: float, max_lr:
         return _nothing_to_suggest(ended, min_lr, max_lr)
     falling = [reading for reading in useful if reading.kind == "still_falling"]
     kind: Kind = "still_falling" if 2 * len(falling) > len(useful) else "turned_up"
-    places = [math.log10(_lowest_or_end(reading, max_lr)) for reading in useful]
+    places = [math.log10(_lowest(reading, max_lr)) for reading in useful]
     middle = sum(places) / len(places)
     low, high = _interval(places)
     lr_max = 10**middle / MINIMUM_OVER_BEST
@@ -124,7 +133,10 @@ def summarize_ranges(readings: Sequence[RangeReading], *, min_lr: float, max_lr:
     text += f" (lowest / {MINIMUM_OVER_BEST}, {len(useful)} of {len(readings)} ramps)"
     if kind == "turned_up":
         start, end = _middle([reading.falls_at for reading in useful]), _middle([reading.turns_up_at for reading in useful])
-        seen = f"the loss fell from LR {format_number(start)}, was lowest at {format_number(10**middle)}, turned up by {format_number(end)}"
+        lowest = format_number(_middle([reading.lowest_at for reading in useful]))
+        in_training = [reading.lowest_in_training for reading in useful if reading.lowest_in_training is not None]
+        also = f" (training loss at {format_number(_middle(in_training))})" if in_training else ""
+        seen = f"the loss fell from LR {format_number(start)}, was lowest at {lowest}{also}, turned up by {format_number(end)}"
         text = f"{seen}; {text}"
     else:
         still = any(_at_the_end(reading, max_lr) for reading in falling)
@@ -163,8 +175,11 @@ def _cut_short(reading: RangeReading, max_lr: float) -> RangeReading:
     return replace(reading, kind="turned_up", turns_up_at=reading.ends_at)
 
 
-def _lowest_or_end(reading: RangeReading, max_lr: float) -> float:
-    return max_lr if reading.lowest_at is None or _at_the_end(reading, max_lr) else reading.lowest_at
+def _lowest(reading: RangeReading, max_lr: float) -> float:
+    """Where both losses are lowest, their geometric mean; the end of the range while the validation loss is still falling there."""
+    if reading.lowest_at is None or _at_the_end(reading, max_lr):
+        return max_lr
+    return math.sqrt(reading.lowest_at * (reading.lowest_in_training or reading.lowest_at))
 
 
 def _at_the_end(reading: RangeReading, max_lr: float) -> bool:

@@ -137,10 +137,13 @@ class Ranking:
         """
         return tuple(row for row, at in zip(self.rows, self.positions, strict=False) if self._near_equal(at))
 
-    def within_standard_error(self, row: Row) -> bool:
-        """Whether `row` lies within one pooled standard error of the difference to the best (1 % where that is not known)."""
+    def within_standard_error(self, row: Row, of: Row | None = None) -> bool:
+        """Whether `row` lies within one pooled standard error of the difference to `of` (the best): 1 % where that is not known."""
         at = self._position(row)
-        return at is not None and self.scale.within_standard_error(at, self.positions[0])
+        if at is None:
+            return False
+        other = self.positions[0] if of is None else self._position(of)
+        return other is not None and self.scale.within_standard_error(at, other)
 
     def choose(self, row: Row) -> Ranking:
         """Return the ranking with `row` alone marked as chosen."""

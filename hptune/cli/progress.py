@@ -11,7 +11,7 @@ from hptune.cli import words
 from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table
 from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
-from hptune.stages.base import FRESH_REPETITIONS
+from hptune.stages.base import FRESH_REPETITIONS, LONGER_REPETITIONS
 from hptune.trial import TrialRecord
 
 Clock = Callable[[], float]
@@ -109,9 +109,13 @@ def trial_line(tried: str, record: TrialRecord) -> str:
         outcome += f" ({record.error.splitlines()[-1]})"
     elif record.status != "completed":
         outcome += f" after {words.count(record.steps, 'step')}"
-    fresh = spec.repetition >= FRESH_REPETITIONS
-    seed = f"fresh seed {spec.repetition - FRESH_REPETITIONS + 1}" if fresh else f"seed {spec.repetition + 1}"
-    return f"{tried}, {words.count(spec.steps, 'step')}, {seed}: {outcome} ({words.duration(record.seconds)})"
+    return f"{tried}, {words.count(spec.steps, 'step')}, {seed_name(spec.repetition)}: {outcome} ({words.duration(record.seconds)})"
+
+
+def seed_name(repetition: int) -> str:
+    """Which seed a repetition ran on: longer runs have seeds of their own, and so has confirm."""
+    first = max(first for first in (0, LONGER_REPETITIONS, FRESH_REPETITIONS) if first <= repetition)
+    return f"{'fresh ' if first else ''}seed {repetition - first + 1}"
 
 
 def _print_event(event: Event, tracker: Tracker, console: Console, metric: str) -> None:

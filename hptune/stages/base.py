@@ -13,6 +13,7 @@ from hptune.trial import Hyperparameters, Numerics, StopRule, TrialRecord, Trial
 
 STAGES = ("lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm")
 EVALUATIONS = 6  # validation points of a 1cycle run: enough for its clue, a few per cent of its cost
+LONGER_REPETITIONS = 500  # refine's longer runs start here: what only the seed of the short runs liked shows
 FRESH_REPETITIONS = 1000  # confirm's repetitions start here: seeds no earlier stage has seen
 
 
@@ -60,6 +61,10 @@ class Knowledge:
     def cost(self, spec: TrialSpec) -> float:
         """Cost of a trial in short-run equivalents."""
         return spec.samples / self.speed(spec.hyperparameters.batch_size) / (self.short_epochs * self.train_samples)
+
+    def spent(self, record: TrialRecord) -> float:
+        """What a trial took, in short-run equivalents: less than its cost where it ended early."""
+        return self.cost(record.spec) * record.samples / record.spec.samples
 
     def short_run(self, hyperparameters: Hyperparameters, repetition: int = 0, **changes: Any) -> TrialSpec:
         """A short 1cycle run."""

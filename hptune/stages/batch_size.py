@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from statistics import fmean
 
-from hptune.analysis.ranking import Row
+from hptune.analysis.ranking import Ranking, Row
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
-from hptune.stages.lr_range import SPREAD, is_new, round_lr
-from hptune.stages.rounds import by_distance, criterion, next_round, ranked, select, within
+from hptune.stages.lr_range import SPREAD, is_new, lower_lr, round_lr
+from hptune.stages.rounds import by_distance, criterion, next_round, ranked, repeated, seeds_agree, select, within
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 
 LR_EXPONENT = {"sgd": 0.7, "adamw": 0.5}  # best LR grows as batch to this power: measured for short 1cycle runs
 LR_FACTORS = (1.0, 0.5, 2.0)  # checked around the scaled LR
 MOST_RATES = 6  # LRs of one size, about
+CLIFF = 2.0  # times the loss: an LR that leaves so much has ruined the training
+NEAR = 1.05  # times the loss: as good, next to a cliff
 TOLERANCE = 1.15  # throughputs within this factor count as equal: timing noise must not decide
 MAX_SPEED = 4.0
 SATURATED = 0.95  # a batch with this share of the best throughput is as fast as it gets
@@ -31,22 +34,25 @@ class BatchSize:
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """LRs of all sizes on the first seed, the best size's until the best lies between two, then seeds for each size's best LR.
 
-        Under a budget every size is seen at its scaled LR alone, and what is left finds the LR of the best one.
+        Under a budget sizes are seen at their scaled LR alone, one after another as long as they get better; what is left finds the LR
+        of the best one, and where that does not pay for a race, the one that would go on is seen on a second seed: an LR at the edge
+        of stability survives one by luck.
         """
+        if lower := lower_lr(knowledge.start.lr, done):
+            return [knowledge.short_run(knowledge.start.but(lr=lower))]
         known = {record.trial_id for record in done}
         checks = [self._lr_checks(knowledge, size) for size in self._sizes(knowledge)]
-        turns = list(zip_longest(*checks))[: None if knowledge.allowance is None else 1]
-        grid = [spec for turn in turns for spec in turn if spec is not None]
+        turns = (spec for turn in zip_longest(*checks) for spec in turn if spec is not None)
+        grid = list(turns) if knowledge.allowance is None else self._walk(knowledge, done)
         for specs in (grid, self._around_the_best(knowledge, done)):
             missing = [spec for spec in specs if spec.trial_id not in known]
             if affordable := within(knowledge, missing, done):
                 return affordable
-        return next_round(knowledge, self._best_of_each(knowledge, done), done)
+        return next_round(knowledge, self._best_of_each(knowledge, done), done) or self._second_look(knowledge, done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the size with the lowest loss; a larger one where the difference is within the noise."""
-        ranking = ranked(knowledge, select(done, self._best_of_each(knowledge, done)), _columns)
-        chosen = max(ranking.near_equal(), key=lambda row: row.hyperparameters.batch_size) if ranking.best else None
+        ranking, chosen = self._chosen(knowledge, done)
         notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen, done)]
         detail = {"speeds": [list(pair) for pair in knowledge.speeds], "compare": knowledge.settings["compare"]}
         if chosen is None:
@@ -56,6 +62,25 @@ class BatchSize:
             f"{comparison('batch_size', ranking, chosen, preferred='larger')} (at {basis}, LR {format_number(chosen.hyperparameters.lr)})"
         )
         return conclusion(self.name, ranking, done, chosen, sentence=sentence, notes=notes, detail=detail)
+
+    def _chosen(self, k: Knowledge, done: Sequence[TrialRecord]) -> tuple[Ranking, Row | None]:
+        ranking = ranked(k, select(done, self._best_of_each(k, done)), _columns)
+        return ranking, max(ranking.near_equal(), key=lambda row: row.hyperparameters.batch_size) if ranking.best else None
+
+    def _second_look(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """The second seed of what would go on, and, where that says something else than the first, of the next lower LR."""
+        _, chosen = self._chosen(k, done)
+        if k.allowance is None or k.seeds == 1 or chosen is None:
+            return []
+        own = chosen.hyperparameters
+        if chosen.seeds > 1:
+            if seeds_agree(select(done, [k.short_run(own)])):
+                return []
+            usable = (record.spec.hyperparameters for record in done if record.usable)
+            lower = [h for h in usable if h.batch_size == own.batch_size and h.lr < own.lr]
+            own = max(lower, key=lambda h: h.lr, default=own)
+        new = repeated(k, k.short_run(own), 1)
+        return [] if new.trial_id in {record.trial_id for record in done} else within(k, [new], done)
 
     def _sizes(self, k: Knowledge) -> list[int]:
         """The start's size first, then those that fit the data and memory and, at equal time, still gain throughput."""
@@ -85,11 +110,31 @@ class BatchSize:
         scaled = k.start.lr * (size / k.start.batch_size) ** LR_EXPONENT[k.optimizer]
         return [k.short_run(k.start.but(batch_size=size, lr=round_lr(scaled * factor))) for factor in LR_FACTORS]
 
+    def _walk(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """The start's size, smaller ones while the loss falls, and larger ones where the first smaller one did not help."""
+        losses = {record.trial_id: criterion(k, record) for record in done}
+        sizes = sorted(self._sizes(k))
+        at = sizes.index(k.start.batch_size)
+        checks = [self._lr_checks(k, size)[0] for size in sizes]
+        walked = [checks[at]]
+        for way in (checks[:at][::-1], checks[at + 1 :]):
+            before = checks[at]
+            for spec in way:
+                walked.append(spec)
+                if spec.trial_id not in losses:
+                    return walked
+                if losses[spec.trial_id] >= losses[before.trial_id]:
+                    break
+                before = spec
+            if before is not checks[at]:
+                break
+        return walked
+
     def _around_the_best(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """Both neighbours of the best size's best LR, where they are new; the start's own size has been looked at before."""
+        """Both neighbours of the best size's best LR, where they are new."""
         first = [record for record in done if record.spec.repetition == 0]
         best = min(first, key=lambda record: criterion(k, record), default=None)
-        if best is None or best.spec.hyperparameters.batch_size == k.start.batch_size or math.isinf(criterion(k, best)):
+        if best is None or math.isinf(criterion(k, best)):
             return []
         own = best.spec.hyperparameters
         tried = [r.spec.hyperparameters.lr for r in first if r.spec.hyperparameters.batch_size == own.batch_size]
@@ -99,13 +144,9 @@ class BatchSize:
         return [k.short_run(own.but(lr=lr)) for lr in around if is_new(lr, tried)]
 
     def _best_of_each(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """For each size its best LR by the first seed, as first-seed specs."""
-        best: dict[int, TrialRecord] = {}
-        for record in done:
-            size = record.spec.hyperparameters.batch_size
-            if record.spec.repetition == 0 and (size not in best or criterion(k, record) < criterion(k, best[size])):
-                best[size] = record
-        return [record.spec for record in best.values()]
+        """For each size its best LR by the first seed, as first-seed specs; what lies above an LR that failed on any seed comes last."""
+        sizes = dict.fromkeys(record.spec.hyperparameters.batch_size for record in done)
+        return [_best_lr(k, [record for record in done if record.spec.hyperparameters.batch_size == size]) for size in sizes]
 
     def _lr_at_edge(self, k: Knowledge, chosen: Row | None, done: Sequence[TrialRecord]) -> list[str]:
         """Say so where the chosen size's LR is the outermost one checked."""
@@ -117,6 +158,29 @@ class BatchSize:
         if lr not in (min(tried), max(tried)):
             return []
         return [f"the best LR at batch size {chosen.hyperparameters.batch_size} ({format_number(lr)}) is the outermost one checked"]
+
+
+def _best_lr(k: Knowledge, own: Sequence[TrialRecord]) -> TrialSpec:
+    """The best LR on the first seed, of those below any that failed; of those seen on more seeds the best on all, if there are several."""
+    limit = min((record.spec.hyperparameters.lr for record in own if not record.usable), default=math.inf)
+    first = {record.spec: criterion(k, record) for record in own if record.spec.repetition == 0}
+    seen = {spec: [criterion(k, record) for record in select(own, [spec])] for spec in first if spec.hyperparameters.lr < limit}
+    again = {spec: fmean(losses) for spec, losses in seen.items() if len(losses) > 1}
+    losses = again if len(again) > 1 else first
+    best = min(losses, key=lambda spec: (spec.hyperparameters.lr >= limit, losses[spec]))
+    return _away_from_the_cliff(best, own) if k.rank_by == "val_loss" else best
+
+
+def _away_from_the_cliff(best: TrialSpec, own: Sequence[TrialRecord]) -> TrialSpec:
+    """The next lower LR, if its loss is nearly as low, where the next higher one ruins the training: longer runs bring the cliff nearer."""
+    lr = best.hyperparameters.lr
+    tried = {r.spec.hyperparameters.lr: r for r in own if r.spec.repetition == 0}
+    loss = tried[lr].val_loss
+    above, below = (pick((x for x in tried if test(x)), default=None) for pick, test in ((min, lr.__lt__), (max, lr.__gt__)))
+    if above is None or below is None or not loss > 0:
+        return best
+    ruined = not tried[above].usable or tried[above].val_loss > CLIFF * loss
+    return tried[below].spec if ruined and tried[below].usable and tried[below].val_loss <= NEAR * loss else best
 
 
 def relative_speeds(seconds_per_step: Mapping[int, float], baseline: Hyperparameters) -> tuple[tuple[int, float], ...]:

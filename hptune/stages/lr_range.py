@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hptune.analysis.curves import RangeSummary, read_range, summarize_ranges
+from hptune.analysis.curves import RangeSummary, read_ramp, summarize_ranges
 from hptune.analysis.ranking import Ranking
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
@@ -25,6 +25,7 @@ MIN_RAMP_STEPS = 60  # a faster ramp is itself unstable (section 4.1)
 RANGE_SHARE = 4  # a ramp for so many short-run equivalents of allowance
 SPREAD = 2.0  # the best LR checked gets neighbours at this factor
 SAME = 1.2  # LRs closer than this factor are one candidate
+LOWEST = 0.01  # times the start's LR: nothing lower is fallen back to
 BRACKETS = 4  # rounds of neighbours, at most
 
 
@@ -39,12 +40,15 @@ class LrRange:
         ramps = [spec for spec in self._ramps(knowledge) if spec.trial_id not in known]
         if ramps:
             return ramps
-        return next_round(knowledge, self._checks(knowledge, done), done)
+        checks = self._checks(knowledge, done)
+        if _none_usable(done):  # nothing else is worth the budget
+            return [spec for spec in checks if spec.trial_id not in known]
+        return next_round(knowledge, checks, done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the LR of the best check run; the range test's reading stands beside it."""
         summary = self._summary(knowledge, done)
-        ranking = ranked(knowledge, [r for r in done if r.spec.schedule.kind != "ramp"], _columns)
+        ranking = ranked(knowledge, _checked(done), _columns)
         detail = {
             "ranges": [_series(record) for record in done if record.spec.schedule.kind == "ramp"],
             "kind": summary.kind,
@@ -53,7 +57,7 @@ class LrRange:
             "high": summary.high,
         }
         if ranking.rows:
-            return conclusion(self.name, ranking, done, ranking.best, sentence=f"{summary.sentence}; {_checked(ranking)}", detail=detail)
+            return conclusion(self.name, ranking, done, ranking.best, sentence=f"{summary.sentence}; {_verdict(ranking)}", detail=detail)
         found = conclusion(
             self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail
         )
@@ -80,19 +84,24 @@ class LrRange:
         ]
 
     def _summary(self, k: Knowledge, done: Sequence[TrialRecord]) -> RangeSummary:
-        readings = [read_range(r.curve.lr, r.curve.val_loss) for r in done if r.spec.schedule.kind == "ramp"]
+        readings = [read_ramp(r.curve) for r in done if r.spec.schedule.kind == "ramp"]
         return summarize_ranges(readings, min_lr=float(k.settings["min_lr"]), max_lr=float(k.settings["max_lr"]))
 
     def _checks(self, k: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
-        """The first LRs, then both neighbours of whichever is best on the first seed, as far as all before them were run."""
-        rates = self._first_rates(k, done)
+        """The first LRs, then both neighbours of whichever is best on the first seed, as far as all before them were run.
+
+        What lies above an LR that diverged is left out.
+        """
+        losses = {r.spec.hyperparameters.lr: criterion(k, r) for r in _checked(done) if r.spec.repetition == 0}
+        losses |= {r.spec.hyperparameters.lr: math.inf for r in _checked(done) if not r.usable}
+        limit = min((lr for lr, loss in losses.items() if math.isinf(loss)), default=math.inf)
+        rates = [lr for lr in self._first_rates(k, done) if lr <= limit or lr in losses]
         for _ in range(BRACKETS):
-            losses = {r.spec.hyperparameters.lr: criterion(k, r) for r in done if r.spec.schedule.kind != "ramp" and r.spec.repetition == 0}
             if not losses.keys() >= set(rates):
                 break
             best = min(rates, key=lambda lr: losses[lr])
             around = (best * SPREAD, best / SPREAD) if math.isfinite(losses[best]) else (min(rates) / 10,)
-            new = [lr for lr in map(round_lr, around) if is_new(lr, rates)]
+            new = [lr for lr in map(round_lr, around) if is_new(lr, rates) and (lr < limit or lr in losses)]
             if not new:
                 break
             rates += new
@@ -108,6 +117,17 @@ class LrRange:
         return rates
 
 
+def _checked(done: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The short runs among the records of the stage."""
+    return [record for record in done if record.spec.schedule.kind != "ramp"]
+
+
+def _none_usable(done: Sequence[TrialRecord]) -> bool:
+    """Whether every LR checked so far, one at least, came to nothing on some seed."""
+    rates = {record.spec.hyperparameters.lr for record in _checked(done)}
+    return bool(rates) and rates == {record.spec.hyperparameters.lr for record in _checked(done) if not record.usable}
+
+
 def range_samples(trained: int) -> int:
     """Validation samples of each point of a ramp that trains on so many samples: few enough that measuring stays a part of the cost.
 
@@ -120,6 +140,18 @@ def range_samples(trained: int) -> int:
 def round_lr(lr: float) -> float:
     """Two significant figures: nothing finer can be told from short runs."""
     return float(f"{lr:.1e}")
+
+
+def lower_lr(start: float, done: Sequence[TrialRecord]) -> float | None:
+    """An LR to fall back to where none of the candidates run so far is left, whatever the allowance; None where there is no need.
+
+    A quarter of the lowest one tried, down to `LOWEST` times the start's.
+    """
+    broken = {(record.spec.hyperparameters, record.spec.steps) for record in done if not record.usable}
+    if not done or any((record.spec.hyperparameters, record.spec.steps) not in broken for record in done):
+        return None
+    lowest = min(record.spec.hyperparameters.lr for record in done)
+    return round_lr(lowest / 4) if lowest > LOWEST * start else None
 
 
 def is_new(lr: float, rates: Sequence[float]) -> bool:
@@ -137,7 +169,7 @@ def _series(record: TrialRecord) -> dict[str, object]:
     return {"repetition": record.spec.repetition, **{name: list(values) for name, values in series.items()}}
 
 
-def _checked(ranking: Ranking) -> str:
+def _verdict(ranking: Ranking) -> str:
     if ranking.best is None:
         return f"all {len(ranking.rows)} short runs around it diverged or failed: lower stages.lr_range.min_lr or look at the data"
     tried = sorted(row.hyperparameters.lr for row in ranking.rows)

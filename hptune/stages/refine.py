@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hptune.analysis.ranking import NO_NOISE, Row
+from hptune.analysis.ranking import NO_NOISE, Ranking, Row
 from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, OPEN_GAP, Conclusion, settled_names, transfer
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
-from hptune.stages.base import Knowledge
+from hptune.stages.base import LONGER_REPETITIONS, Knowledge
 from hptune.stages.conclusions import conclusion, interval, nothing_usable
-from hptune.stages.lr_range import round_lr
-from hptune.stages.rounds import contender, next_round, ranked, within
+from hptune.stages.lr_range import lower_lr, round_lr
+from hptune.stages.rounds import contender, criterion, next_round, ranked, repeated, seeds_agree, select, within
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 
 ROUND = 4  # proposals made together: fixed, so that results do not depend on the number of workers
@@ -54,8 +54,9 @@ class Refine:
     """Proposals in runs as long as the allowance makes them; needs `suggest` only to plan.
 
     Short runs say little of weight decay and of what the full length overfits, so what can be spent goes into longer runs first:
-    the best so far, carried over to their length, beside more and no weight decay and other LRs. A sampler that knows every earlier
-    trial proposes what is tried after these, and everything where the allowance is too short for longer runs.
+    the best so far, carried over to their length, beside other LRs and more and no weight decay. A sampler that knows every earlier
+    trial proposes what is tried after these, and everything where the allowance is too short for longer runs. A higher LR goes on only
+    if it holds on a second seed: stability is what one seed cannot show.
     """
 
     name = "refine"
@@ -66,22 +67,30 @@ class Refine:
     def plan(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """The current best with its neighbours and rounds of proposals on the first seed, then more seeds for those in the race."""
         k, run = knowledge, _Runs(knowledge)
+        if lower := lower_lr(run.start.lr, done):
+            return [run.spec(run.start.but(lr=lower))]
         given = [run.spec(h) for h in run.given()]
+        if run.longer and not done and k.allowance is not None:
+            return within(k, given[:2], done)
+        if unproven := run.unproven(done):
+            return unproven
+        known = {record.trial_id for record in done}
+        if run.longer and (rest := within(k, [spec for spec in given if spec.trial_id not in known], done)):
+            return rest
         seen = {spec.trial_id for spec in given}
-        proposed = [*given, *(r.spec for r in done if r.spec.repetition == 0 and r.trial_id not in seen)]
+        proposed = [*given, *(r.spec for r in done if r.spec.repetition == run.seed and r.trial_id not in seen)]
         left = run.proposals() - (len(proposed) - len(given))
-        if left > 0 and self._suggest is not None and all(record.spec.repetition == 0 for record in done):
-            if not done and run.longer:
-                return within(k, given, done)
+        racing = any(r.spec.repetition > run.seed and not run.raises(r.spec.hyperparameters) for r in done)
+        if left > 0 and self._suggest is not None and not racing:
             new = self._suggest(run.start, search_space(replace(k, start=run.start)), done, min(ROUND, left), k.seed + len(proposed))
-            known = {contender(spec) for spec in proposed}
-            fresh = [spec for spec in dict.fromkeys(map(run.spec, new)) if contender(spec) not in known]
+            tried = {contender(spec) for spec in proposed}
+            fresh = [spec for spec in dict.fromkeys(map(run.spec, new)) if contender(spec) not in tried]
             if fresh:
                 return fresh if done else [*given, *fresh]
         return next_round(k, proposed, done)
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
-        """Choose the lowest adjusted loss among those with the most seeds.
+        """Choose the lowest adjusted loss: in short runs among those with the most seeds, in longer ones among those that hold.
 
         In longer runs, to which the noise of short ones does not carry over, the current best stays unless another is better by more
         than one standard error: it rests on all short runs.
@@ -90,12 +99,7 @@ class Refine:
         ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
         if ranking.best is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("proposal", done))
-        seeds = max(row.seeds for row in ranking.rows)
-        chosen = next((row for row in ranking.rows if row.seeds == seeds and row.verdict in ("best", "tied")), ranking.best)
-        start = next((row for row in ranking.rows if row.hyperparameters == run.start), None)
-        by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
-        if run.longer and start is not None and (ranking.within_standard_error(start) or (by_loss and not _shown(chosen, start, done))):
-            chosen = start
+        chosen = _best_longer(run, ranking, done) if run.longer else _best_of_most_seeds(ranking)
         h = chosen.hyperparameters
         found = "the current best stays" if h == run.start else "a proposal goes on"
         where = f" in runs of {run.length:.3g} times the short length" if run.longer else ""
@@ -121,19 +125,42 @@ class _Runs:
         if self.length < SHORTEST_LONGER:
             self.length = 1.0
         self.longer = self.length != 1.0
+        self.seed = LONGER_REPETITIONS if self.longer else 0
         settled = settled_names(dict(k.sources))
         self._gap = float(k.settings.get("gap", math.inf))
         self.start = transfer(k.start, self.length, k.optimizer, settled, self._gap)[0] if self.longer else k.start
         self._runs = trials if k.allowance is None else int(k.allowance / self.length)
 
     def spec(self, own: Hyperparameters) -> TrialSpec:
-        """A run of this stage on the first seed."""
-        return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=0)
+        """A run of this stage on its first seed; longer runs have seeds of their own, so that no luck of the short ones is repeated."""
+        return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=self.seed)
+
+    def raises(self, own: Hyperparameters) -> bool:
+        """Whether the LR is above that of the current best."""
+        return own.lr > self.start.lr
+
+    def unproven(self, done: Sequence[TrialRecord]) -> list[TrialSpec]:
+        """The second seed of the best candidate so far, where it raises the LR and the allowance pays for it."""
+        k = self._k
+        if not self.longer or k.allowance is None or k.seeds == 1:
+            return []
+        first = [record for record in done if record.usable and record.spec.repetition == self.seed]
+        for record in sorted(first, key=lambda record: criterion(k, record)):
+            seen = select(done, [record.spec])
+            if not self.raises(record.spec.hyperparameters) or seeds_agree(seen):
+                break
+            if len(seen) == 1:
+                return within(k, [repeated(k, record.spec, self.seed + 1)], done)
+        return []
+
+    def holds(self, row: Row, done: Sequence[TrialRecord]) -> bool:
+        """Whether the LR is no higher than that of the current best, or more than one seed agrees with it."""
+        return not self.raises(row.hyperparameters) or self._k.seeds == 1 or seeds_agree([r for r in done if r.trial_id in row.trials])
 
     def given(self) -> list[Hyperparameters]:
         """What is tried whatever the sampler says: the current best and, in longer runs, its neighbours, the most telling first.
 
-        Where the gap between the losses has opened, that is more weight decay; where it has not, a higher LR.
+        Where the gap between the losses has opened, that is a lower LR; where it has not, a higher one.
         """
         h = self.start
         if not self.longer:
@@ -141,7 +168,7 @@ class _Runs:
         more = float(f"{max(h.weight_decay, LEAST_DECAY[self._k.optimizer]) * DECAY_STEP:.1g}")
         higher, lower = (h.but(lr=round_lr(h.lr * factor)) for factor in (2.0, 0.5))
         decayed, free = h.but(weight_decay=more), h.but(weight_decay=0.0)
-        around = [decayed, free, lower, higher] if self._gap >= OPEN_GAP else [higher, free, decayed, lower]
+        around = [lower, decayed, free, higher] if self._gap >= OPEN_GAP else [higher, lower, free, decayed]
         return list(dict.fromkeys([h, *around]))[: max(FEWEST_LONGER, self._runs)]
 
     def proposals(self) -> int:
@@ -151,6 +178,21 @@ class _Runs:
             return max(0, self._runs - len(self.given())) if self.longer else self._runs
         known = 0 if not self.longer and k.short_run(k.start).trial_id in k.history else len(self.given())
         return max(0, int(k.allowance / self.length - known - min(2 * (k.seeds - 1), k.allowance / self.length / SEED_SHARE)))
+
+
+def _best_of_most_seeds(ranking: Ranking) -> Row:
+    seeds = max(row.seeds for row in ranking.rows)
+    return next(row for row in ranking.rows if row.seeds == seeds)
+
+
+def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> Row:
+    usable = ranking.rows[: len(ranking.positions)]
+    best = next((row for row in usable if run.holds(row, done)), usable[0])
+    start = next((row for row in usable if row.hyperparameters == run.start), None)
+    if start is None:
+        return best
+    by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
+    return start if ranking.within_standard_error(start, best) or (by_loss and not _shown(best, start, done)) else best
 
 
 def _shown(row: Row, start: Row, done: Sequence[TrialRecord]) -> bool:

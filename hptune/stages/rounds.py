@@ -14,6 +14,7 @@ from hptune.analysis.ranking import Candidate, Noise, Ranking, in_race, rank
 from hptune.stages.base import Knowledge
 from hptune.trial import TrialRecord, TrialSpec, derive_seed
 
+DISAGREEING = 0.3  # of the lowest loss: seeds further apart than that may be at the edge of stability
 Columns = Callable[[TrialSpec], tuple[tuple[str, float | int | str], ...]]
 
 
@@ -55,9 +56,9 @@ def ranked(k: Knowledge, done: Iterable[TrialRecord], columns: Columns, *, prior
 
 
 def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:
-    """The next round of a race among `wanted` (first-seed specs, the most important first); empty when it is over.
+    """The next round of a race among `wanted` (specs on one seed, the most important first); empty when it is over.
 
-    The first round runs every candidate on the first seed, as far as the budget reaches; each later one gives the candidates still
+    The first round runs every candidate on that seed, as far as the budget reaches; each later one gives the candidates still
     in the race by the pooled deviation their next seed (DESIGN 8), if the budget pays for all of them.
     """
     known = {record.trial_id for record in done}
@@ -65,9 +66,10 @@ def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRe
     if affordable := within(k, first, done):
         return affordable
     own = select(done, wanted)
-    for repetition in range(1, k.seeds):
+    seed = wanted[0].repetition if wanted else 0
+    for repetition in range(seed + 1, seed + k.seeds):
         so_far = candidates([r for r in own if r.spec.repetition < repetition], _no_columns)
-        racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition]
+        racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition - seed]
         following = [repeated(k, spec, repetition) for spec in racing]
         new = [spec for spec in following if spec.trial_id not in known]
         if new:
@@ -75,12 +77,18 @@ def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRe
     return []
 
 
+def seeds_agree(seeds: Sequence[TrialRecord]) -> bool:
+    """Whether there are several seeds of a candidate, all with a loss, and within `DISAGREEING` of the lowest."""
+    losses = [record.val_loss for record in seeds if record.usable]
+    return len(losses) == len(seeds) > 1 and max(losses) - min(losses) < DISAGREEING * min(abs(loss) for loss in losses)
+
+
 def within(k: Knowledge, specs: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:
     """The leading `specs` that the stage's allowance still pays for, all of them without one; what earlier stages ran is free."""
     if k.allowance is None:
         return list(specs)
     paid = frozenset(k.history)
-    left = k.allowance - sum(k.cost(record.spec) for record in done if record.trial_id not in paid)
+    left = k.allowance - sum(k.spent(record) for record in done if record.trial_id not in paid)
     kept: list[TrialSpec] = []
     for spec in specs:
         left -= 0.0 if spec.trial_id in paid else k.cost(spec)

@@ -120,6 +120,7 @@ PEERS = {
     "random": Peer(sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed), baseline=False),
     "tpe, defaults": Peer(sampler=lambda seed: optuna.samplers.TPESampler(seed=seed), baseline=False),
     "tpe": Peer(sampler=_tpe),
+    "tpe, no baseline": Peer(sampler=_tpe, baseline=False),
     "gp": Peer(sampler=lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=START_UP)),
     "hyperband": Peer(sampler=_tpe, pruned=True),
 }

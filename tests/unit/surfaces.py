@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hptune.analysis.curves import MINIMUM_OVER_BEST
 from hptune.schedules import Schedule, tabulate
 from hptune.stages.base import Knowledge, Stage
 from hptune.trial import CurveSummary, Hyperparameters, Numerics, TrialRecord, TrialSpec
@@ -73,7 +74,7 @@ class Surface:
 
     def _ramp(self, spec: TrialSpec) -> TrialRecord:
         table = tabulate(spec.schedule, steps=spec.steps, lr=spec.hyperparameters.lr, momentum=0.9, momentum_min=0.9)
-        lowest = self.lr * 2.4
+        lowest = self.lr * MINIMUM_OVER_BEST
         lrs, losses = [], []
         for step in spec.evaluate_at:
             lr = float(table.lr[step - 1])
@@ -85,7 +86,13 @@ class Surface:
             step=spec.evaluate_at[: len(lrs)], lr=tuple(lrs), train_loss=tuple(losses), val_loss=tuple(losses), metric=(0.5,) * len(lrs)
         )
         return TrialRecord(
-            spec=spec, status="completed", val_loss=losses[-1] if losses else math.nan, curve=curve, steps=spec.steps, seconds=1.0
+            spec=spec,
+            status="completed",
+            val_loss=losses[-1] if losses else math.nan,
+            curve=curve,
+            steps=spec.steps,
+            samples=spec.samples,
+            seconds=1.0,
         )
 
 

@@ -198,7 +198,7 @@ def test_a_budget_in_short_runs_is_kept(tmp_path: Path, runs: int) -> None:
 
 @pytest.mark.parametrize(
     ("runs", "first", "last"),
-    [(4, 3.0, 0.0), (8, 3.2, 1.5), (16, 6.0, 6.0), (32, 6.0, 18.0), (200, 32.0, 120.0)],
+    [(4, 3.0, 0.0), (8, 3.0, 0.5), (16, 4.2, 6.0), (32, 5.12, 16.0), (200, 32.0, 110.0)],
     ids=lambda value: f"{value:g}",
 )
 def test_what_the_short_runs_need_is_left_to_longer_ones(tmp_path: Path, runs: int, first: float, last: float) -> None:

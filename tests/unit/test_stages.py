@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,6 +13,7 @@ from hptune.analysis.ranking import Noise
 from hptune.analysis.recommendation import recommend
 from hptune.analysis.sampling import block_error
 from hptune.stages import STAGES, Knowledge, stage_named
+from hptune.stages.base import LONGER_REPETITIONS
 from hptune.stages.batch_size import BatchSize, relative_speeds, smallest_saturated
 from hptune.stages.confirm import Confirm
 from hptune.stages.key_sweep import KeySweep
@@ -106,6 +108,27 @@ def test_lr_range_goes_down_when_everything_it_checks_diverges() -> None:
     assert conclusion.chosen.lr <= 0.009
 
 
+def test_lr_range_goes_down_even_beyond_its_allowance_since_nothing_else_is_worth_it() -> None:
+    k = knowledge(settings=RANGE, allowance=3.0)
+    done, _ = go(LrRange(), k, Surface(lr=0.1, diverges_above=0.009))
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr <= 0.009
+
+
+def test_lr_range_does_not_try_what_lies_above_an_lr_that_diverged() -> None:
+    k = knowledge(settings=RANGE, start=START.but(lr=0.5), allowance=2.0)
+    done, _ = go(LrRange(), k, Surface(lr=0.06, diverges_above=0.04))
+    assert 0.5 not in lrs(done)
+
+
+def test_a_trial_that_ended_early_costs_what_it_took() -> None:
+    k = knowledge(settings=RANGE)
+    whole, broken = (Surface(diverges_above=limit)(k.short_run(START)) for limit in (3.0, 0.01))
+    assert k.spent(whole) == 1.0
+    assert k.spent(broken) == pytest.approx(5 * 64 / (2 * 1280))
+
+
 def test_lr_range_says_so_when_nothing_trains() -> None:
     k = knowledge(settings=RANGE)
     done, _ = go(LrRange(), k, diverged)
@@ -190,11 +213,47 @@ def test_the_best_batch_size_gets_lrs_until_its_best_lies_between_two() -> None:
     assert not any("outermost" in note for note in conclusion.notes)
 
 
-def test_under_a_budget_every_size_is_seen_once_before_the_best_ones_lr_is_searched() -> None:
-    k = knowledge(settings=SIZES, start=START.but(lr=0.1), allowance=6.0)
-    done, rounds = go(BatchSize(), k, Surface(lr=0.2, batch_size=128, batch_curvature=0.1))
-    assert rounds[:2] == [4, 2]
-    assert {r.spec.hyperparameters.batch_size for r in done[4:6]} == {128}
+@pytest.mark.parametrize(("best", "walked"), [(16, [64, 32, 16]), (32, [64, 32, 16]), (64, [64, 32, 128]), (256, [64, 32, 128, 256])])
+def test_under_a_budget_sizes_are_seen_as_long_as_they_get_better_and_then_the_best_ones_lr_is_searched(
+    best: int, walked: list[int]
+) -> None:
+    k = knowledge(settings={**SIZES, "values": [16, 32, 64, 128, 256]}, start=START.but(lr=0.1), allowance=8.0)
+    done, _ = go(BatchSize(), k, Surface(lr=0.2, batch_size=best, batch_curvature=0.1, noise=0.0))
+    sizes = [r.spec.hyperparameters.batch_size for r in done]
+    assert sizes[: len(walked)] == walked
+    assert sizes[len(walked) : len(walked) + 2] == [best, best]
+
+
+def test_under_a_budget_an_lr_that_one_seed_survives_by_luck_does_not_go_on() -> None:
+    lucky = Surface(lr=0.2, noise=0.0)
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = lucky(spec)
+        edge = spec.hyperparameters.lr >= 0.2 and spec.repetition > 0
+        return replace(record, status="diverged", val_loss=math.nan) if edge else record
+
+    k = knowledge(settings={"values": [64], "compare": "samples"}, start=START.but(lr=0.2), allowance=5.0)
+    done, _ = go(BatchSize(), k, train)
+    chosen = BatchSize().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.lr == 0.1
+    assert k.short_run(chosen, 1).trial_id in {r.trial_id for r in done}, "it held on a second seed"
+
+
+@pytest.mark.parametrize(("second", "chosen"), [(1.1, 0.2), (2.0, 0.1)])
+def test_under_a_budget_an_lr_whose_seeds_disagree_is_compared_with_the_next_lower_one_on_both(second: float, chosen: float) -> None:
+    plain = Surface(lr=0.2, noise=0.0, seed_effect=0.0)
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        worse = second if spec.hyperparameters.lr >= 0.2 and spec.repetition > 0 else 1.0
+        record = plain(spec)
+        return replace(record, val_loss=worse * record.val_loss)
+
+    k = knowledge(settings={"values": [64], "compare": "samples"}, start=START.but(lr=0.2), allowance=6.0)
+    done, _ = go(BatchSize(), k, train)
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == chosen
 
 
 def test_batch_size_says_when_the_best_lr_is_the_outermost() -> None:
@@ -355,7 +414,7 @@ class Fixed:
 
     def __call__(self, start, space, done, count, seed):  # type: ignore[no-untyped-def]
         self.spaces.append(space)
-        own = [r for r in done if r.spec.repetition == 0][1:]
+        own = [r for r in done if r.spec.repetition in (0, LONGER_REPETITIONS)][1:]
         return [start.but(lr=lr) for lr in self.rates[len(own) : len(own) + count]]
 
 
@@ -403,6 +462,44 @@ def test_refine_without_any_usable_run() -> None:
     assert Refine().conclude(k, done).chosen is None
 
 
+def test_longer_runs_do_not_repeat_the_seeds_of_the_short_ones() -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=3)
+    done, _ = go(Refine(Fixed([])), k, Surface())
+    assert min(r.spec.repetition for r in done) == LONGER_REPETITIONS
+    seeds = {k.short_run(START, repetition).seed for repetition in range(3)}
+    assert not seeds & {r.spec.seed for r in done}
+
+
+def held_up_to(limit: float, *, seed: int) -> Callable[[TrialSpec], TrialRecord]:
+    """Better the higher the LR, but from `limit` on only on the seed given."""
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        lr = spec.hyperparameters.lr
+        loss = 0.3 / (1 + lr) if lr <= limit or spec.repetition == seed else 2.3
+        return replace(Surface()(spec), val_loss=loss, val_block_losses=(loss,) * 16)
+
+    return train
+
+
+@pytest.mark.parametrize(("limit", "raised"), [(0.3, False), (3.0, True)])
+def test_a_higher_lr_goes_on_in_longer_runs_only_if_it_holds_on_a_second_seed(limit: float, raised: bool) -> None:
+    k = knowledge(settings={"trials": 3, "gap": 1.0}, sources=SETTLED, start=START.but(lr=0.2), allowance=15.5)
+    done, rounds = go(Refine(Fixed([])), k, held_up_to(limit, seed=LONGER_REPETITIONS))
+    assert rounds == [2, 1], "the start and twice its LR, whose second seed comes before anything else"
+    assert [r.spec.hyperparameters.lr for r in done] == [0.2, 0.4, 0.4]
+    chosen = Refine().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.lr == (0.4 if raised else 0.2)
+
+
+def test_refine_lowers_the_lr_where_all_longer_runs_diverge() -> None:
+    k = knowledge(settings={"trials": 3}, sources=SETTLED, start=START.but(lr=0.4))
+    done, _ = go(Refine(Fixed([])), k, Surface(diverges_above=0.05))
+    chosen = Refine().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.lr <= 0.05
+
+
 SETTLED = (("lr", "lr_range"), ("weight_decay", "weight_decay"))
 
 
@@ -412,7 +509,7 @@ def test_refine_spends_what_is_left_on_longer_runs_around_the_transferred_best()
     assert rounds[0] == 4
     assert {r.spec.samples for r in done} == {5 * 2 * 1280}
     tried = [(r.spec.hyperparameters.lr, r.spec.hyperparameters.weight_decay) for r in done[:4]]
-    assert tried == [(0.25, 3e-4), (0.25, 9e-4), (0.25, 0.0), (0.12, 3e-4)]
+    assert tried == [(0.25, 3e-4), (0.12, 3e-4), (0.25, 9e-4), (0.25, 0.0)]
 
 
 @pytest.mark.parametrize(("allowance", "times", "runs"), [(26.0, 5.0, 5), (16.0, 5.0, 3), (8.0, 2.61, 3)])
@@ -445,7 +542,7 @@ def test_refine_proposes_more_where_longer_runs_are_many() -> None:
     ("spread", "stays"), [(0.0, False), (0.5, True)], ids=["every block agrees", "other samples could say the opposite"]
 )
 def test_longer_runs_replace_the_current_best_beyond_the_noise_of_the_validation_part(spread: float, stays: bool) -> None:
-    k = knowledge(settings={"trials": 3}, sources=SETTLED, seeds=1)
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=1)
 
     def train(spec: TrialSpec) -> TrialRecord:
         better = spec.hyperparameters.weight_decay == 0.0
@@ -460,7 +557,7 @@ def test_longer_runs_replace_the_current_best_beyond_the_noise_of_the_validation
 
 
 def test_longer_runs_ranked_by_the_metric_are_not_judged_by_blocks_of_the_loss() -> None:
-    k = knowledge(settings={"trials": 3}, sources=SETTLED, seeds=1, rank_by="metric")
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=1, rank_by="metric")
 
     def train(spec: TrialSpec) -> TrialRecord:
         better = spec.hyperparameters.weight_decay == 0.0
