@@ -18,12 +18,16 @@ from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperpar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEstimate:
-    """One stage's expected trials, optimizer steps, training samples and wall seconds; what it finds may change them."""
+    """One stage's expected trials, optimizer steps, training samples and wall seconds; what it finds may change them.
+
+    `longest`: epochs of its longest trial.
+    """
 
     stage: str
     trials: int
     steps: int
     samples: int
+    longest: float
     seconds: float
 
 
@@ -115,6 +119,7 @@ def estimate_stages(experiment: Experiment, task: Task, calibration: Calibration
                 trials=len(new),
                 steps=sum(r.spec.steps for r in new),
                 samples=sum(r.spec.samples for r in new),
+                longest=max((r.spec.samples for r in new), default=0) / task.train_samples,
                 seconds=cost * per_run / min(workers, max(1, len(new))),
             )
         )

@@ -13,12 +13,10 @@ from hptune.analysis.recommendation import (
     Conclusion,
     carry,
     finalists,
-    gap_of,
     length_of,
-    lengthen,
+    onward,
     settle,
     settled_names,
-    short_gap,
     transfer,
 )
 from hptune.config.schema import Experiment
@@ -115,8 +113,6 @@ def stage_knowledge(
         speeds=known_speeds(earlier),
         history=tuple(dict.fromkeys(r.trial_id for stage in earlier for r in stage.records if r.spec.schedule.kind != "ramp")),
     )
-    if name == "refine":
-        knowledge = replace(knowledge, settings={**settings, "gap": short_gap(conclusions)})
     if name == "confirm":
         return replace(knowledge, settings={**settings, "finalists": _finalists(experiment, knowledge, progress)})
     return replace(knowledge, allowance=allowance(name, experiment, knowledge, progress, seconds_per_run)) if name in SHARES else knowledge
@@ -154,23 +150,20 @@ def seconds_per_short_run(knowledge: Knowledge, calibration: Calibration) -> flo
     return steps * calibration.seconds_per_step + EVALUATIONS * knowledge.val_samples * calibration.seconds_per_evaluated_sample
 
 
-def length_ratio(experiment: Experiment) -> float:
-    """Full over short length."""
-    return experiment.budget.epochs / experiment.budget.short_epochs
-
-
 def _finalists(experiment: Experiment, knowledge: Knowledge, progress: Progress) -> list[list[Any]]:
-    ratio, optimizer = length_ratio(experiment), experiment.optimizer.name
+    to = knowledge.longer(knowledge.full_epochs / knowledge.short_epochs)
     conclusions = [stage.conclusion for stage in progress.before("confirm")]
-    recommended, _ = carry(conclusions, knowledge.baseline, ratio, optimizer)
+    recommended, _ = carry(conclusions, knowledge.baseline, to)
     refine = next((c for c in conclusions if c.stage == "refine"), None)
     runners_up: list[Hyperparameters] = []
     if refine is not None:
         near = [row.hyperparameters for row in refine.rows if row.verdict in ("best", "tied") and row.hyperparameters != knowledge.start]
+        settled = settled_names(dict(knowledge.sources))
         if length_of(refine) == 1:
-            settled = settled_names(dict(knowledge.sources))
-            runners_up = [transfer(h, ratio, optimizer, settled, short_gap(conclusions))[0] for h in near]
+            runners_up = [transfer(h, to, settled)[0] for h in near]
         else:
-            runners_up = [lengthen(h, ratio / length_of(refine), gap_of(refine)) for h in near]
+            carried, start = (transfer(knowledge.start, run, settled)[0] for run in (to, to.at(length_of(refine))))
+            runners_up = [onward(h, carried, start) for h in near]
     count = experiment.stages.confirm.finalists if experiment.stages.confirm else 0
-    return [[name, asdict(h)] for name, h in finalists(recommended, knowledge.start, knowledge.baseline, runners_up, count)]
+    found = finalists(recommended, knowledge.start, knowledge.baseline, runners_up, count, least_decay=to.decay(recommended))
+    return [[name, asdict(h)] for name, h in found]

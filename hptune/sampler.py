@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from hptune.analysis.recommendation import lengthen
 from hptune.stages.refine import Space
 from hptune.trial import Hyperparameters, TrialRecord
 
@@ -43,7 +42,7 @@ class TpeSampler:
         return [_hyperparameters(start, proposal.params) for proposal in proposals]
 
     def _observations(self, space: Space, done: Sequence[TrialRecord]) -> list[tuple[dict[str, float | int], float]]:
-        """Points with their losses; runs shorter than the stage's own are carried over, their losses taken over the best of that length."""
+        """Points with their losses; the losses of runs shorter than the stage's own are taken over the best of that length."""
         records = {record.trial_id: record for record in (*self._history, *done)}
         usable = [records[trial_id] for trial_id in sorted(records) if records[trial_id].usable]
         runs = [record for record in usable if record.spec.schedule.kind != "ramp"]
@@ -55,10 +54,17 @@ class TpeSampler:
         positive = all(loss > 0 for loss in lowest.values())
         found = []
         for record, ratio in zip(runs, ratios, strict=True):
-            point = _point(space, lengthen(record.spec.hyperparameters, ratio))
+            own = record.spec.hyperparameters
+            point = _point(space, own if ratio == 1 else _with_decay_inside(space, own))
             if point is not None:
                 found.append((point, record.val_loss / lowest[ratio] if positive else record.val_loss - lowest[ratio]))
         return found
+
+
+def _with_decay_inside(space: Space, own: Hyperparameters) -> Hyperparameters:
+    """Weight decay at the nearest end of the box: in shorter runs it hardly shows."""
+    low, high = space.weight_decay
+    return own.but(weight_decay=min(max(own.weight_decay, low), high))
 
 
 def _ratio(length: int, samples: int) -> float:

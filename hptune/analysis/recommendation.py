@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hptune.analysis.ranking import NO_NOISE, Noise, Row
 from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters
 
-LR_LENGTH_EXPONENT = -0.28  # the best LR of a longer run falls as length to this power (measured for 1cycle), where there is a gap
-OPEN_GAP = 1.2  # final validation over training loss: from here on the network fits its training part better than anything else
-DECAY_FLOOR = 3e-4  # coupled weight decay below this is raised at full length: short runs do not see overfitting
 DECAY_STEP = 3.0  # the more regularized neighbour
 SETTLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lr_range": (("lr",), ()),
@@ -104,52 +101,73 @@ def settle(conclusions: Sequence[Conclusion], baseline: Hyperparameters) -> tupl
     return Hyperparameters(**values).but(), sources
 
 
-def transfer(
-    short: Hyperparameters, ratio: float, optimizer: str, settled: frozenset[str], gap: float = math.inf
-) -> tuple[Hyperparameters, dict[str, str]]:
-    """Carry the best short-run settings over to a run `ratio` times as long; also return a sentence for each value it decided on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Longer:
+    """A training that the settings of short runs are carried over to.
 
-    Only values the search `settled` are moved: LR by `ratio ** LR_LENGTH_EXPONENT`, sgd's weight decay up to `DECAY_FLOOR`. The LR stays
-    where the `gap`, final validation over training loss, has not opened: a longer run then goes on learning at the LR that was best.
+    `ratio`: its length over theirs. `samples`: training samples in it, at a batch size of speed 1; `speeds`: of other sizes.
     """
-    changes: dict[str, float] = {}
-    reasons: dict[str, str] = {}
-    if "lr" in settled and ratio != 1:
-        changes["lr"] = lr = lengthen(short, ratio, gap).lr
-        reasons["lr"] = (
-            f"{format_number(short.lr)} in short runs, {format_number(lr)} at {ratio:.3g} times their length "
-            f"(LR ∝ length^{LR_LENGTH_EXPONENT})"
-            if gap >= OPEN_GAP
-            else f"{format_number(short.lr)} in short runs, kept at {ratio:.3g} times their length: "
-            f"there the validation loss is {gap:.2g} times the training loss"
-        )
-    if "weight_decay" in settled and ratio >= 2 and optimizer == "sgd" and short.weight_decay < DECAY_FLOOR:
-        changes["weight_decay"] = DECAY_FLOOR
-        reasons["weight_decay"] = (
-            f"{format_number(short.weight_decay)} in short runs, raised to {format_number(DECAY_FLOOR)}: they do not see overfitting"
-        )
-    return short.but(**changes), reasons
+
+    ratio: float
+    samples: float
+    optimizer: str
+    speeds: tuple[tuple[int, float], ...] = ()
+
+    def at(self, ratio: float) -> Longer:
+        """The same at another length."""
+        return replace(self, ratio=ratio, samples=self.samples / self.ratio * ratio)
+
+    def decay(self, own: Hyperparameters) -> float:
+        """The weight decay whose timescale at the peak LR is as long as the training, to two figures.
+
+        The timescale is 1/(LR·WD) steps for AdamW (arXiv 2405.13698), (1 - momentum)/(LR·WD) for SGD with coupled decay.
+        """
+        steps = self.samples * dict(self.speeds).get(own.batch_size, 1.0) / own.batch_size
+        slack = 1 - own.momentum if self.optimizer == "sgd" else 1.0
+        return float(f"{slack / (own.lr * steps):.1e}")
 
 
-def carry(
-    conclusions: Sequence[Conclusion], baseline: Hyperparameters, ratio: float, optimizer: str
-) -> tuple[Hyperparameters, dict[str, str]]:
-    """What the search recommends for runs `ratio` times as long as the short ones, and the source of each value.
+def transfer(short: Hyperparameters, to: Longer, settled: frozenset[str]) -> tuple[Hyperparameters, dict[str, str]]:
+    """Carry the best short-run settings over to a longer training; also return a sentence for each value it decided on.
 
-    The best of the short runs is carried over by the rule of `transfer`; what longer runs showed to be better replaces it.
+    The LR that is best in short runs stays. Weight decay, where the search `settled` it, is raised until its timescale is no longer than
+    the training: short runs do not see the overfitting that a longer one needs it for.
+    """
+    least = to.decay(short)
+    if "weight_decay" not in settled or to.ratio == 1 or short.weight_decay >= least:
+        return short, {}
+    reason = (
+        f"{format_number(short.weight_decay)} in short runs, which do not see overfitting; raised to {format_number(least)}, "
+        f"which at this LR forgets over one training {to.ratio:.3g} times as long"
+    )
+    return short.but(weight_decay=least), {"weight_decay": reason}
+
+
+def carry(conclusions: Sequence[Conclusion], baseline: Hyperparameters, to: Longer) -> tuple[Hyperparameters, dict[str, str]]:
+    """What the search recommends for the longer training, and the source of each value.
+
+    The best of the short runs is carried over by the rule of `transfer`; what longer runs showed to be better is changed by as much.
     """
     short, sources = settle(conclusions, baseline)
-    settled = settled_names(sources)
-    carried, reasons = transfer(short, ratio, optimizer, settled, short_gap(conclusions))
+    carried, reasons = transfer(short, to, settled_names(sources))
     sources = {name: reasons.get(name, source) for name, source in sources.items()}
     longer = next((c for c in conclusions if c.stage == "refine" and c.chosen is not None and length_of(c) != 1), None)
     if longer is None or longer.chosen is None:
         return carried, sources
-    tried_from, _ = transfer(short, length_of(longer), optimizer, settled, short_gap(conclusions))
-    moved = lengthen(longer.chosen, ratio / length_of(longer), gap_of(longer))
-    changes = {name: value for name, value in asdict(moved).items() if getattr(longer.chosen, name) != getattr(tried_from, name)}
+    moved = onward(longer.chosen, carried, transfer(short, to.at(length_of(longer)), settled_names(sources))[0])
+    changes = {name: value for name, value in asdict(moved).items() if value != getattr(carried, name)}
     reason = f"refine, in runs of {length_of(longer):.3g} times the short length"
-    return carried.but(**changes), {**sources, **dict.fromkeys(changes, reason)}
+    return moved, {**sources, **dict.fromkeys(changes, reason)}
+
+
+def onward(found: Hyperparameters, carried: Hyperparameters, start: Hyperparameters) -> Hyperparameters:
+    """What was `found` around `start` in longer runs, for the full length, to which the same is `carried` over.
+
+    Weight decay changes by as many times as it did there, so that its timescale keeps its share of the training.
+    """
+    times = found.weight_decay / start.weight_decay if start.weight_decay else 1.0
+    decay = float(f"{carried.weight_decay * times:.2g}") if start.weight_decay else found.weight_decay
+    return found.but(weight_decay=decay)
 
 
 def settled_names(sources: Mapping[str, str]) -> frozenset[str]:
@@ -157,33 +175,23 @@ def settled_names(sources: Mapping[str, str]) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source != "baseline")
 
 
-def gap_of(conclusion: Conclusion) -> float:
-    """Final validation over training loss of the candidate a stage chose; infinite where it is not known."""
-    row = next((row for row in conclusion.rows if row.chosen), None)
-    if row is None or not (row.train_loss > 0 and row.val_loss > 0):
-        return math.inf
-    return row.val_loss / row.train_loss
-
-
-def short_gap(conclusions: Sequence[Conclusion]) -> float:
-    """The gap of the short runs that came last."""
-    by_stage = {c.stage: c for c in conclusions if c.chosen is not None and c.rows and length_of(c) == 1}
-    return next((gap_of(by_stage[stage]) for stage in reversed(SETTLES) if stage in by_stage), math.inf)
-
-
-def lengthen(own: Hyperparameters, ratio: float, gap: float = math.inf) -> Hyperparameters:
-    """The same for runs `ratio` times as long: the LR by the rule of `transfer`."""
-    return own if ratio == 1 or gap < OPEN_GAP else own.but(lr=float(f"{own.lr * ratio**LR_LENGTH_EXPONENT:.2g}"))
-
-
 def finalists(
-    recommended: Hyperparameters, short: Hyperparameters, baseline: Hyperparameters, runners_up: Sequence[Hyperparameters], count: int
+    recommended: Hyperparameters,
+    short: Hyperparameters,
+    baseline: Hyperparameters,
+    runners_up: Sequence[Hyperparameters],
+    count: int,
+    *,
+    least_decay: float,
 ) -> list[tuple[str, Hyperparameters]]:
-    """The candidates of confirm: the baseline and up to `count` different others, the recommendation first."""
-    decay = max(recommended.weight_decay, DECAY_FLOOR / DECAY_STEP) * DECAY_STEP
+    """The candidates of confirm: the baseline and up to `count` different others, the recommendation first.
+
+    `least_decay`: what counts as more weight decay than none.
+    """
+    more = float(f"{recommended.weight_decay * DECAY_STEP:.2g}") or least_decay
     proposals = [
         ("recommended", recommended),
-        ("regularized", recommended.but(weight_decay=float(f"{decay:.1g}"))),
+        ("regularized", recommended.but(weight_decay=more)),
         ("short_run_best", short),
         *((f"runner_up_{i + 1}", h) for i, h in enumerate(runners_up)),
     ]
@@ -195,17 +203,17 @@ def finalists(
 
 
 def recommend(
-    conclusions: Sequence[Conclusion], *, baseline: Hyperparameters, optimizer: str, length_ratio: float, epochs: Mapping[int, float]
+    conclusions: Sequence[Conclusion], *, baseline: Hyperparameters, to: Longer, epochs: Mapping[int, float]
 ) -> Recommendation | None:
     """Add up the stages' conclusions; None where no stage has chosen anything yet.
 
-    `length_ratio`: full over short length. `epochs`: full-length epochs for each batch size whose speed is known; key 0 holds the config's.
+    `to`: the training at full length. `epochs`: full-length epochs for each batch size whose speed is known; key 0 holds the config's.
     """
     useful = [c for c in conclusions if c.chosen is not None and (c.stage in SETTLES or c.stage == "confirm")]
     if not useful:
         return None
     short, _ = settle(useful, baseline)
-    carried, sources = carry(useful, baseline, length_ratio, optimizer)
+    carried, sources = carry(useful, baseline, to)
     confirm = next((c for c in useful if c.stage == "confirm"), None)
     final = confirm.chosen if confirm is not None and confirm.chosen is not None else carried
     if confirm is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hptune.analysis.recommendation import Conclusion, Recommendation, recommend
+from hptune.analysis.recommendation import Conclusion, Longer, Recommendation, recommend
 from hptune.config.loader import LoadedConfig, load_config
 from hptune.errors import ConfigError, InputError, RunDirectoryError
 from hptune.stages import STAGES, Knowledge, stage_named
@@ -200,8 +200,7 @@ def _recommendation(stages: Sequence[StageResult], loaded: LoadedConfig | None) 
     return recommend(
         [stage.conclusion for stage in used if stage.conclusion is not None],
         baseline=baseline,
-        optimizer=optimizer,
-        length_ratio=full / short,
+        to=Longer(ratio=full / short, samples=full * last.train_samples, optimizer=optimizer, speeds=speeds),
         epochs={0: full} | {size: full * speed for size, speed in speeds},
     )
 

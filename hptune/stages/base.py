@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from hptune.analysis.ranking import NO_NOISE, Noise
-from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.recommendation import Conclusion, Longer
 from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, Numerics, StopRule, TrialRecord, TrialSpec, derive_seed, known_fields
 
@@ -65,6 +65,10 @@ class Knowledge:
     def spent(self, record: TrialRecord) -> float:
         """What a trial took, in short-run equivalents: less than its cost where it ended early."""
         return self.cost(record.spec) * record.samples / record.spec.samples
+
+    def longer(self, ratio: float) -> Longer:
+        """A training `ratio` times as long as a short run."""
+        return Longer(ratio=ratio, samples=self.short_epochs * ratio * self.train_samples, optimizer=self.optimizer, speeds=self.speeds)
 
     def short_run(self, hyperparameters: Hyperparameters, repetition: int = 0, **changes: Any) -> TrialSpec:
         """A short 1cycle run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hptune.analysis.causes import findings
 from hptune.analysis.ranking import Ranking, Row, disagreement
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
@@ -22,11 +23,12 @@ def conclusion(
     detail: Mapping[str, Any] | None = None,
 ) -> Conclusion:
     """Assemble a stage's conclusion: `chosen` is the row that goes on; costs are summed over all its trials."""
+    causes = [finding.sentence for finding in findings(ranking, chosen)] if chosen else []
     remarks = [disagreement(ranking), failures(done)]
     return Conclusion(
         stage=stage,
         sentence=sentence,
-        notes=(*notes, *(remark for remark in remarks if remark)),
+        notes=(*notes, *causes, *(remark for remark in remarks if remark)),
         chosen=chosen.hyperparameters if chosen else None,
         rows=(ranking.choose(chosen) if chosen else ranking).rows,
         noise=ranking.noise,

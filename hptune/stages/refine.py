@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hptune.analysis.ranking import NO_NOISE, Ranking, Row
-from hptune.analysis.recommendation import DECAY_FLOOR, DECAY_STEP, OPEN_GAP, Conclusion, settled_names, transfer
+from hptune.analysis.recommendation import DECAY_STEP, Conclusion, settled_names, transfer
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number
 from hptune.stages.base import LONGER_REPETITIONS, Knowledge
@@ -24,7 +24,6 @@ ZERO_DECAY_REACH = (1e-6, 1e-4)  # searched where the current best weight decay 
 FEWEST_LONGER = 3  # longer runs are worth their cost from so many on
 SHORTEST_LONGER = 1.9  # short runs in a longer one, at least
 FILLED = 0.98  # of an allowance, with room for steps that are rounded
-LEAST_DECAY = {"sgd": DECAY_FLOOR, "adamw": 1e-2}  # more weight decay than this is tried where there is less
 SEED_SHARE = 3  # at most a third of an allowance is kept for second seeds
 MOMENTUM_REACH = 2.0  # factor on 1 − momentum
 MOMENTUM_LIMITS = (0.01, 0.2)  # on 1 − momentum
@@ -69,7 +68,7 @@ class Refine:
         k, run = knowledge, _Runs(knowledge)
         if lower := lower_lr(run.start.lr, done):
             return [run.spec(run.start.but(lr=lower))]
-        given = [run.spec(h) for h in run.given()]
+        given = [run.spec(h) for h in run.given(done)]
         if run.longer and not done and k.allowance is not None:
             return within(k, given[:2], done)
         if unproven := run.unproven(done):
@@ -93,7 +92,7 @@ class Refine:
         """Choose the lowest adjusted loss: in short runs among those with the most seeds, in longer ones among those that hold.
 
         In longer runs, to which the noise of short ones does not carry over, the current best stays unless another is better by more
-        than one standard error: it rests on all short runs.
+        than one standard error: it rests on all short runs. What regularizes more need only be better: full length overfits sooner.
         """
         run = _Runs(knowledge)
         ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
@@ -127,8 +126,7 @@ class _Runs:
         self.longer = self.length != 1.0
         self.seed = LONGER_REPETITIONS if self.longer else 0
         settled = settled_names(dict(k.sources))
-        self._gap = float(k.settings.get("gap", math.inf))
-        self.start = transfer(k.start, self.length, k.optimizer, settled, self._gap)[0] if self.longer else k.start
+        self.start = transfer(k.start, k.longer(self.length), settled)[0] if self.longer else k.start
         self._runs = trials if k.allowance is None else int(k.allowance / self.length)
 
     def spec(self, own: Hyperparameters) -> TrialSpec:
@@ -138,6 +136,10 @@ class _Runs:
     def raises(self, own: Hyperparameters) -> bool:
         """Whether the LR is above that of the current best."""
         return own.lr > self.start.lr
+
+    def regularizes(self, own: Hyperparameters) -> bool:
+        """Whether weight decay is above that of the current best, and the LR not: what longer trainings need more of."""
+        return own.weight_decay > self.start.weight_decay and not self.raises(own)
 
     def unproven(self, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """The second seed of the best candidate so far, where it raises the LR and the allowance pays for it."""
@@ -157,19 +159,25 @@ class _Runs:
         """Whether the LR is no higher than that of the current best, or more than one seed agrees with it."""
         return not self.raises(row.hyperparameters) or self._k.seeds == 1 or seeds_agree([r for r in done if r.trial_id in row.trials])
 
-    def given(self) -> list[Hyperparameters]:
+    def given(self, done: Sequence[TrialRecord] = ()) -> list[Hyperparameters]:
         """What is tried whatever the sampler says: the current best and, in longer runs, its neighbours, the most telling first.
 
-        Where the gap between the losses has opened, that is a lower LR; where it has not, a higher one.
+        LRs are varied at the same timescale of weight decay, 1/(LR·WD): it is what weight decay acts by (arXiv 2405.13698). Under an
+        allowance, more weight decay comes first: where it helps, still more regularization is next, less where it does not.
         """
         h = self.start
         if not self.longer:
             return [h]
-        more = float(f"{max(h.weight_decay, LEAST_DECAY[self._k.optimizer]) * DECAY_STEP:.1g}")
-        higher, lower = (h.but(lr=round_lr(h.lr * factor)) for factor in (2.0, 0.5))
-        decayed, free = h.but(weight_decay=more), h.but(weight_decay=0.0)
-        around = [lower, decayed, free, higher] if self._gap >= OPEN_GAP else [higher, lower, free, decayed]
-        return list(dict.fromkeys([h, *around]))[: max(FEWEST_LONGER, self._runs)]
+        more = _figures(h.weight_decay * DECAY_STEP) or self._k.longer(self.length).decay(h)
+        lower, higher = (h.but(lr=round_lr(h.lr * times), weight_decay=_figures(h.weight_decay / times)) for times in (0.5, 2.0))
+        decayed, less = h.but(weight_decay=more), h.but(weight_decay=_figures(h.weight_decay / DECAY_STEP))
+        if self._k.allowance is None:
+            return list(dict.fromkeys([h, decayed, lower, higher, less]))[: self._runs]
+        loss = {record.spec.hyperparameters: criterion(self._k, record) for record in done if record.spec.repetition == self.seed}
+        helped = loss.get(decayed, math.inf) < loss.get(h, math.inf)
+        others = [lower.but(weight_decay=_figures(2 * more)), lower, higher] if helped else [less, higher, lower]
+        kept = self._k.seeds > 1  # a run for the second seed of a higher LR
+        return list(dict.fromkeys([h, decayed, *others]))[: max(FEWEST_LONGER, self._runs - kept)]
 
     def proposals(self) -> int:
         """How many the sampler may propose: the config's without a search budget, else what is left after the final seeds."""
@@ -180,6 +188,10 @@ class _Runs:
         return max(0, int(k.allowance / self.length - known - min(2 * (k.seeds - 1), k.allowance / self.length / SEED_SHARE)))
 
 
+def _figures(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
 def _best_of_most_seeds(ranking: Ranking) -> Row:
     seeds = max(row.seeds for row in ranking.rows)
     return next(row for row in ranking.rows if row.seeds == seeds)
@@ -187,12 +199,15 @@ def _best_of_most_seeds(ranking: Ranking) -> Row:
 
 def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> Row:
     usable = ranking.rows[: len(ranking.positions)]
-    best = next((row for row in usable if run.holds(row, done)), usable[0])
     start = next((row for row in usable if row.hyperparameters == run.start), None)
     if start is None:
-        return best
+        return next((row for row in usable if run.holds(row, done)), usable[0])
     by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
-    return start if ranking.within_standard_error(start, best) or (by_loss and not _shown(best, start, done)) else best
+    for row in usable[: usable.index(start)]:
+        shown = not ranking.within_standard_error(start, row) and (not by_loss or _shown(row, start, done))
+        if run.holds(row, done) and (shown or run.regularizes(row.hyperparameters)):
+            return row
+    return start
 
 
 def _shown(row: Row, start: Row, done: Sequence[TrialRecord]) -> bool:

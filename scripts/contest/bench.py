@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from contest.jobs import Job
+from hptune.analysis.recommendation import Longer
 from hptune.config.loader import from_tree
 from hptune.config.schema import Experiment
 from hptune.engine.problem import open_problem
@@ -57,6 +58,11 @@ class Bench:
     def unit(self) -> float:
         """The cost of a short run that is measured once, at its end; in training samples."""
         return self.knowledge.short_epochs * self.problem.task.train_samples + EVALUATED * self.problem.task.val_samples
+
+    @property
+    def longer(self) -> Longer:
+        """The training at full length."""
+        return self.knowledge.longer(self.knowledge.full_epochs / self.knowledge.short_epochs)
 
     def experiment(self, *, short_runs: float) -> Experiment:
         """The job's config with a budget for stages 1 to 5."""

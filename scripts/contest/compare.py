@@ -10,7 +10,6 @@ from typing import Any
 from contest.bench import Bench, open_bench
 from contest.jobs import Job
 from contest.searches import STAGED, Found, confirmed, read, study
-from hptune.knowledge import length_ratio
 
 TIMES = (1, 2, 4)  # what the others may spend, in hptune's cost
 CONFIRMED = ", confirmed"
@@ -74,13 +73,12 @@ def _found(bench: Bench, budget: int, wanted: Wanted) -> Iterator[tuple[str, int
         yield name, 1, found
     yield "baseline", 1, Found(own=bench.baseline, cost=0.0)
     spent = max(staged["hptune"].cost, budget)
-    ratio, optimizer = length_ratio(bench.problem.experiment), bench.problem.experiment.optimizer.name
     for name in wanted.peers:
         tried = study(bench, name, max(wanted.budgets) * max(wanted.times) * 1.1)
         for times in wanted.times:
             yield name, times, read(tried, spent * times)
             if name == "tpe":
-                yield "tpe, transfer", times, read(tried, spent * times, carried=ratio, optimizer=optimizer)
+                yield "tpe, transfer", times, read(tried, spent * times, carried=bench.longer)
 
 
 def _row(job: Job, repetition: int, search: str, budget: int, times: int, found: Found, outcome: dict[str, float]) -> Row:

@@ -12,8 +12,8 @@ import optuna
 
 from contest.bench import Bench
 from contest.jobs import BATCH_SIZES
-from hptune.analysis.recommendation import recommend, transfer
-from hptune.knowledge import length_ratio, stage_knowledge
+from hptune.analysis.recommendation import Longer, recommend, transfer
+from hptune.knowledge import stage_knowledge
 from hptune.stages import STAGES
 from hptune.stages.confirm import BASELINE, Confirm
 from hptune.trial import Hyperparameters, TrialRecord, content_hash
@@ -28,7 +28,7 @@ CONFIRM_SEEDS = 2  # of each finalist and of the baseline
 FINALISTS = 3  # besides the baseline, as hptune has
 WORST = 3.0  # times the loss of chance: what is worse, divergence included, counts as that
 RECIPE = ("lr_range", "batch_size", "momentum", "weight_decay")
-MOVED = frozenset(("lr", "weight_decay"))
+MOVED = frozenset(("weight_decay",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A trial of a study: its configuration, its loss (infinite: pruned), its cost in units, validation over training loss."""
+    """A trial of a study: its configuration, its loss (infinite: pruned), its cost in units."""
 
     own: Hyperparameters
     loss: float
     cost: float
-    gap: float = math.inf
 
 
 def hptune(bench: Bench, short_runs: float) -> Found:
@@ -82,8 +81,7 @@ def _staged(bench: Bench, short_runs: float, stages: Sequence[str], *, carried: 
     found = recommend(
         [stage.conclusion for stage in finished.values()],
         baseline=bench.baseline,
-        optimizer=experiment.optimizer.name,
-        length_ratio=length_ratio(experiment),
+        to=bench.longer,
         epochs={0: experiment.budget.epochs},
     )
     own = bench.baseline if found is None else found.hyperparameters if carried else found.short
@@ -128,17 +126,17 @@ PEERS = {
 
 def study(bench: Bench, name: str, units: float) -> list[Tried]:
     """The trials of a peer up to a cost; a study that the journal holds is taken from there."""
-    key = content_hash(["with gaps", name, units, bench.problem.task.task_id, optuna.__version__])
+    key = content_hash([name, units, bench.problem.task.task_id, optuna.__version__])
     known = [entry for entry in bench.journal.state.others.get("study", ()) if entry["key"] == key]
     if not known:
         tried = _run(bench, PEERS[name], units)
         bench.journal.append("study", {"key": key, "name": name, "trials": [asdict(t) for t in tried]})
         return tried
-    return [Tried(own=Hyperparameters(**t["own"]), loss=t["loss"], cost=t["cost"], gap=t["gap"]) for t in known[-1]["trials"]]
+    return [Tried(own=Hyperparameters(**t["own"]), loss=t["loss"], cost=t["cost"]) for t in known[-1]["trials"]]
 
 
-def read(tried: Sequence[Tried], units: float, *, carried: float | None = None, optimizer: str = "sgd") -> Found:
-    """The best of the leading trials that cost about `units`; `carried`: a length ratio to transfer it by, as hptune does."""
+def read(tried: Sequence[Tried], units: float, *, carried: Longer | None = None) -> Found:
+    """The best of the leading trials that cost about `units`; `carried`: the training to carry it over to, as hptune does."""
     spent, within = 0.0, list[Tried]()
     for trial in tried:
         if within and spent + trial.cost / 2 > units:  # to the nearest trial, so that rounding favours nobody
@@ -149,7 +147,7 @@ def read(tried: Sequence[Tried], units: float, *, carried: float | None = None, 
     for trial in sorted(within, key=lambda trial: trial.loss):
         ranked.setdefault(trial.own, trial)
     best = list(ranked.values())[:FINALISTS]
-    candidates = tuple(t.own if carried is None else transfer(t.own, carried, optimizer, MOVED, t.gap)[0] for t in best)
+    candidates = tuple(t.own if carried is None else transfer(t.own, carried, MOVED)[0] for t in best)
     return Found(own=candidates[0], cost=spent, candidates=candidates)
 
 
@@ -186,8 +184,7 @@ def _ask(bench: Bench, asked: optuna.Study, *, pruned: bool) -> Tried:
                 return Tried(own=own, loss=math.inf, cost=_cost_up_to(bench, record, step, at))
     loss = _bounded(bench, record.val_loss) if record.usable else WORST * bench.chance
     asked.tell(trial, loss)
-    gap = record.val_loss / record.train_loss if record.usable and record.train_loss > 0 else math.inf
-    return Tried(own=own, loss=loss, cost=bench.cost_of(record, len(record.curve.step) if pruned else 1), gap=gap)
+    return Tried(own=own, loss=loss, cost=bench.cost_of(record, len(record.curve.step) if pruned else 1))
 
 
 def _bounded(bench: Bench, loss: float) -> float:

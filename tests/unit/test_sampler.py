@@ -55,12 +55,13 @@ def test_ramps_failures_and_points_outside_the_box_teach_nothing() -> None:
     assert TpeSampler([outside, failed])(START, BOX, [], 4, seed=0) == TpeSampler([])(START, BOX, [], 4, seed=0)
 
 
-def test_what_shorter_runs_showed_is_carried_over_to_longer_ones() -> None:
+def test_what_shorter_runs_showed_counts_at_its_length_and_whatever_its_weight_decay() -> None:
     k = knowledge()
-    short = [replace(Surface(lr=0.3)(k.short_run(START.but(lr=lr))), val_loss=loss) for lr, loss in ((0.03, 2.0), (0.3, 1.0))]
-    longer = [replace(Surface()(k.run(START, epochs=10.0, repetition=0)), val_loss=0.1)]
-    seen = {round(point["lr"], 3): value for point, value in TpeSampler(short)._observations(BOX, longer)}
-    assert seen == {0.19: 1.0, 0.1: 1.0}, "the LR falls with the length, each length's losses are over its own best; 0.019 is outside"
+    short = [Surface(lr=0.3)(k.short_run(START.but(lr=0.3 * (1 + 0.02 * i), weight_decay=1e-7))) for i in range(10)]
+    short += [Surface(lr=0.3)(k.short_run(START.but(lr=0.03 * (1 + 0.02 * i), weight_decay=1e-7))) for i in range(10)]
+    longer = [replace(Surface()(k.run(START, epochs=10.0, repetition=0)), val_loss=0.01)]
+    proposals = TpeSampler(short)(START, BOX, longer, 16, seed=3)
+    assert sum(h.lr > 0.1 for h in proposals) > 12, "far above the longer run's loss, and yet the higher LRs are seen to be the better ones"
 
 
 def test_the_space_of_a_stage_can_be_sampled() -> None:

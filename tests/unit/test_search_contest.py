@@ -10,6 +10,7 @@ from contest.compare import Row
 from contest.jobs import JOBS
 from contest.searches import Tried, read
 from contest.verdicts import by_job, overall, targets
+from hptune.analysis.recommendation import Longer
 from hptune.config.loader import from_tree
 from hptune.trial import Hyperparameters
 
@@ -104,10 +105,9 @@ def test_a_budget_buys_the_leading_trials_of_a_study() -> None:
     assert read(tried, 99).own.lr == 0.3
 
 
-def test_a_transfer_lowers_the_rate_and_lifts_the_decay() -> None:
-    found = read([Tried(own=OWN, loss=1.0, cost=1.0)], 1.0, carried=5.0).own
-    assert found.lr < OWN.lr
-    assert found.weight_decay > OWN.weight_decay
+def test_a_transfer_raises_the_weight_decay() -> None:
+    to = Longer(ratio=5.0, samples=64_000, optimizer="sgd")
+    assert read([Tried(own=OWN, loss=1.0, cost=1.0)], 1.0, carried=to).own == OWN.but(weight_decay=1e-3)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)

@@ -1,7 +1,7 @@
 """Record the curves beside this file: small nets on scikit-learn's digits, `python tests/unit/data/record_curves.py`.
 
 `ranges.csv`: LR range tests from 1e-4 to 10. `runs.csv`: 1cycle runs made to show a word of
-`hptune.analysis.diagnosis`, on seeds its thresholds were not set on.
+`hptune.analysis.diagnosis`, on seeds its thresholds were not set on. `sweeps.csv`: final losses of 1cycle runs that differ in one value.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ RUNS: dict[str, dict[str, float]] = {
     "overfitting_few_samples": {"epochs": 60, "lr": 0.1, "n": 200, "wrong": 0.2},
     "unstable_large_lr": {"epochs": 6, "lr": 1.0},
 }
+SWEEPS: dict[str, tuple[str, list[float], dict[str, float]]] = {
+    "lr": ("lr", [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], {"epochs": 6}),
+    "lr_few_samples": ("lr", [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0], {"epochs": 20, "n": 200, "batch": 16, "wrong": 0.3}),
+    "lr_large_inputs": ("lr", [1e-4, 3e-4, 0.001, 0.003, 0.01, 0.03, 0.1], {"epochs": 6, "scale": 50.0}),
+    "decay": ("decay", [0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1], {"epochs": 6, "lr": 0.2}),
+    "decay_few_samples": ("decay", [0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3], {"epochs": 60, "lr": 0.1, "n": 200, "wrong": 0.2}),
+    "decay_wrong_labels": ("decay", [0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3], {"epochs": 20, "lr": 0.1, "wrong": 0.3, "width": 256}),
+}
+SWEPT_SEEDS = (*range(9), *range(20, 26))
 
 
 def train(seed: int, schedule: Schedule, lr: float, points: int, **case: float) -> list[tuple[float, ...]]:
@@ -87,6 +96,15 @@ def main() -> None:
         "ranges": [(case, s, train(s, RAMP, 10.0, 24, steps=90, **args)) for case, args in RANGES.items() for s in range(3)],
         "runs": [(case, s, train(s, Schedule(), points=6, **args)) for case, args in RUNS.items() for s in (20, 21, 22, 23)],
     }
+    with (here / "sweeps.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("case", "knob", "value", "seed", "train_loss", "val_loss"))
+        for case, (knob, values, args) in SWEEPS.items():
+            for value in values:
+                own = {**args, knob: value}
+                for seed in SWEPT_SEEDS:
+                    *_, train_loss, val_loss = train(seed, Schedule(), points=6, **own)[-1]
+                    writer.writerow((case, knob, value, seed, f"{train_loss:.6g}", f"{val_loss:.6g}"))
     for name, runs in made.items():
         with (here / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -1,0 +1,78 @@
+"""What is wrong with the values a comparison shows to be worse (arXiv 1803.09820, remarks 2, 3 and 6).
+
+A single curve does not tell an LR that is too small from a run that is too short: on eleven jobs the curves of both look alike.
+Trials that differ in one value do: what is worse on either side of the LR that goes on is too small or too large, and of two
+weight decays the weaker one that fits the training part better and the validation part worse regularizes too weakly. Only what the
+ranking tells apart is spoken of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hptune.analysis.ranking import Ranking, Row
+from hptune.analysis.wording import format_number
+
+Cause = Literal["LR too small", "LR too large", "regularization too weak", "regularization too strong"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One cause, and a sentence with the numbers it rests on."""
+
+    cause: Cause
+    sentence: str
+
+
+def findings(ranking: Ranking, chosen: Row) -> tuple[Finding, ...]:
+    """The causes that the rows beside `chosen` show, each by the row nearest to it; rows that differ in one value alone count."""
+    worse = [row for row in ranking.rows if row.verdict == "diverged" or _shown_worse(ranking, row, chosen)]
+    return (*_lr(worse, chosen), *_regularization(worse, chosen))
+
+
+def _shown_worse(ranking: Ranking, row: Row, chosen: Row) -> bool:
+    compared = ranking.compare(row, chosen)
+    return compared.claim and not compared.better
+
+
+def _lr(worse: Sequence[Row], chosen: Row) -> list[Finding]:
+    own = chosen.hyperparameters
+    rows = [row for row in worse if row.hyperparameters == own.but(lr=row.hyperparameters.lr)]
+    small = max((row for row in rows if row.hyperparameters.lr < own.lr), key=lambda row: row.hyperparameters.lr, default=None)
+    large = min((row for row in rows if row.hyperparameters.lr > own.lr), key=lambda row: row.hyperparameters.lr, default=None)
+    sides: tuple[tuple[Cause, Row | None], ...] = (("LR too small", small), ("LR too large", large))
+    return [
+        Finding(cause=cause, sentence=f"{cause}: {format_number(row.hyperparameters.lr)} {_left(row)}, {_beside(own.lr, chosen)}")
+        for cause, row in sides
+        if row is not None
+    ]
+
+
+def _regularization(worse: Sequence[Row], chosen: Row) -> list[Finding]:
+    own = chosen.hyperparameters
+    rows = [r for r in worse if r.verdict != "diverged" and r.hyperparameters == own.but(weight_decay=r.hyperparameters.weight_decay)]
+    weak = [r for r in rows if r.hyperparameters.weight_decay < own.weight_decay and r.train_loss < chosen.train_loss]
+    strong = [r for r in rows if r.hyperparameters.weight_decay > own.weight_decay and r.train_loss > chosen.train_loss]
+    sides: tuple[tuple[Cause, Row | None], ...] = (
+        ("regularization too weak", max(weak, key=lambda r: r.hyperparameters.weight_decay, default=None)),
+        ("regularization too strong", min(strong, key=lambda r: r.hyperparameters.weight_decay, default=None)),
+    )
+    return [
+        Finding(
+            cause=cause,
+            sentence=f"{cause}: weight decay {format_number(row.hyperparameters.weight_decay)} {_left(row)} and a training loss of "
+            f"{format_number(row.train_loss)}, {_beside(own.weight_decay, chosen)} and {format_number(chosen.train_loss)}",
+        )
+        for cause, row in sides
+        if row is not None
+    ]
+
+
+def _left(row: Row) -> str:
+    return "diverged" if row.verdict == "diverged" else f"left a validation loss of {format_number(row.val_loss)}"
+
+
+def _beside(value: float, chosen: Row) -> str:
+    return f"{format_number(value)} one of {format_number(chosen.val_loss)}"
