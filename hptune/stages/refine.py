@@ -22,6 +22,8 @@ LR_REACH = 4.0  # the LR is searched within this factor of the current best
 DECAY_REACH = 10.0
 ZERO_DECAY_REACH = (1e-6, 1e-4)  # searched where the current best weight decay is zero
 FEWEST_LONGER = 3  # longer runs are worth their cost from so many on
+MOST_LONGER = 5  # so many at nearly full length before they are made longer still
+NEARLY_FULL = 0.85
 SHORTEST_LONGER = 1.9  # short runs in a longer one, at least
 FILLED = 0.98  # of an allowance, with room for steps that are rounded
 SEED_SHARE = 3  # at most a third of an allowance is kept for second seeds
@@ -92,7 +94,8 @@ class Refine:
         """Choose the lowest adjusted loss: in short runs among those with the most seeds, in longer ones among those that hold.
 
         In longer runs, to which the noise of short ones does not carry over, the current best stays unless another is better by more
-        than one standard error: it rests on all short runs. What regularizes more need only be better: full length overfits sooner.
+        than one standard error: it rests on all short runs. Short of the full length, which overfits sooner, what regularizes more need
+        only be better.
         """
         run = _Runs(knowledge)
         ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
@@ -115,12 +118,13 @@ class _Runs:
 
     def __init__(self, k: Knowledge) -> None:
         self._k = k
-        full = k.full_epochs / k.short_epochs
+        self._full = full = k.full_epochs / k.short_epochs
         trials = int(k.settings["trials"])
         if k.allowance is None:
             self.length = full if trials >= FEWEST_LONGER else 1.0
         else:
-            self.length = min(full, float(f"{FILLED * k.allowance / FEWEST_LONGER:.3g}"))
+            lengths = [float(f"{FILLED * k.allowance / runs:.3g}") for runs in range(MOST_LONGER, FEWEST_LONGER - 1, -1)]
+            self.length = min(full, next((length for length in lengths if length >= NEARLY_FULL * full), lengths[-1]))
         if self.length < SHORTEST_LONGER:
             self.length = 1.0
         self.longer = self.length != 1.0
@@ -138,8 +142,8 @@ class _Runs:
         return own.lr > self.start.lr
 
     def regularizes(self, own: Hyperparameters) -> bool:
-        """Whether weight decay is above that of the current best, and the LR not: what longer trainings need more of."""
-        return own.weight_decay > self.start.weight_decay and not self.raises(own)
+        """Whether weight decay is above that of the current best, and the LR not: what the full length needs more of than these runs."""
+        return self.length < self._full and own.weight_decay > self.start.weight_decay and not self.raises(own)
 
     def unproven(self, done: Sequence[TrialRecord]) -> list[TrialSpec]:
         """The second seed of the best candidate so far, where it raises the LR and the allowance pays for it."""
@@ -175,9 +179,8 @@ class _Runs:
             return list(dict.fromkeys([h, decayed, lower, higher, less]))[: self._runs]
         loss = {record.spec.hyperparameters: criterion(self._k, record) for record in done if record.spec.repetition == self.seed}
         helped = loss.get(decayed, math.inf) < loss.get(h, math.inf)
-        others = [lower.but(weight_decay=_figures(2 * more)), lower, higher] if helped else [less, higher, lower]
-        kept = self._k.seeds > 1  # a run for the second seed of a higher LR
-        return list(dict.fromkeys([h, decayed, *others]))[: max(FEWEST_LONGER, self._runs - kept)]
+        next_one = lower.but(weight_decay=_figures(2 * more)) if helped else less
+        return list(dict.fromkeys([h, decayed, next_one, lower, higher]))[: max(FEWEST_LONGER, self._runs)]
 
     def proposals(self) -> int:
         """How many the sampler may propose: the config's without a search budget, else what is left after the final seeds."""
@@ -198,16 +201,22 @@ def _best_of_most_seeds(ranking: Ranking) -> Row:
 
 
 def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> Row:
+    """The first that was tried of those that are as good as the best one; the current best where none is shown to be better."""
     usable = ranking.rows[: len(ranking.positions)]
     start = next((row for row in usable if row.hyperparameters == run.start), None)
-    if start is None:
-        return next((row for row in usable if run.holds(row, done)), usable[0])
-    by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
-    for row in usable[: usable.index(start)]:
-        shown = not ranking.within_standard_error(start, row) and (not by_loss or _shown(row, start, done))
-        if run.holds(row, done) and (shown or run.regularizes(row.hyperparameters)):
-            return row
-    return start
+
+    def better(row: Row, other: Row) -> bool:
+        by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
+        return not ranking.within_standard_error(other, row) and (not by_loss or _shown(row, other, done))
+
+    found = [row for row in usable if run.holds(row, done)]
+    if start is not None:
+        ahead = found[: found.index(start)]
+        found = [row for row in ahead if run.regularizes(row.hyperparameters) or better(row, start)]
+    if not found:
+        return start or usable[0]
+    planned = [record.trial_id for record in done]
+    return min((row for row in found if not better(found[0], row)), key=lambda row: planned.index(row.trials[0]))
 
 
 def _shown(row: Row, start: Row, done: Sequence[TrialRecord]) -> bool:
