@@ -138,7 +138,7 @@ def transfer(short: Hyperparameters, to: Longer, settled: frozenset[str]) -> tup
         return short, {}
     reason = (
         f"{format_number(short.weight_decay)} in short runs, which do not see overfitting; raised to {format_number(least)}, "
-        f"which at this LR forgets over one training {to.ratio:.3g} times as long"
+        f"whose timescale is as long as the training"
     )
     return short.but(weight_decay=least), {"weight_decay": reason}
 

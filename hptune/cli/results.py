@@ -113,9 +113,13 @@ def estimate_table(check: Check) -> Table:
         Column(title="trials", importance=8),
         Column(title="steps", importance=6),
         Column(title="samples", importance=5),
+        Column(title="longest, epochs", importance=7),
         Column(title="time", importance=9),
     )
-    cells = [(words.title(s.stage), f"{s.trials:,}", f"{s.steps:,}", f"{s.samples:,}", words.duration(s.seconds)) for s in check.stages]
+    cells = [
+        (words.title(s.stage), f"{s.trials:,}", f"{s.steps:,}", f"{s.samples:,}", f"{s.longest:.3g}", words.duration(s.seconds))
+        for s in check.stages
+    ]
     return Table(columns=columns, rows=tuple(cells))
 
 

@@ -143,12 +143,13 @@ def round_lr(lr: float) -> float:
 
 
 def lower_lr(start: float, done: Sequence[TrialRecord]) -> float | None:
-    """An LR to fall back to where none of the candidates run so far is left, whatever the allowance; None where there is no need.
+    """An LR to fall back to where every candidate has diverged on some seed, whatever the allowance; None where there is no need.
 
     A quarter of the lowest one tried, down to `LOWEST` times the start's.
     """
-    broken = {(record.spec.hyperparameters, record.spec.steps) for record in done if not record.usable}
-    if not done or any((record.spec.hyperparameters, record.spec.steps) not in broken for record in done):
+    candidates = {(record.spec.hyperparameters, record.spec.steps) for record in done}
+    diverged = [record for record in done if record.status in ("completed", "diverged") and not record.usable]
+    if not done or candidates != {(record.spec.hyperparameters, record.spec.steps) for record in diverged}:
         return None
     lowest = min(record.spec.hyperparameters.lr for record in done)
     return round_lr(lowest / 4) if lowest > LOWEST * start else None

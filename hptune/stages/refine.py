@@ -55,7 +55,7 @@ class Refine:
     """Proposals in runs as long as the allowance makes them; needs `suggest` only to plan.
 
     Short runs say little of weight decay and of what the full length overfits, so what can be spent goes into longer runs first:
-    the best so far, carried over to their length, beside other LRs and more and no weight decay. A sampler that knows every earlier
+    the best so far, carried over to their length, beside other LRs and more and less weight decay. A sampler that knows every earlier
     trial proposes what is tried after these, and everything where the allowance is too short for longer runs. A higher LR goes on only
     if it holds on a second seed: stability is what one seed cannot show.
     """

@@ -164,3 +164,15 @@ def test_check_estimates_and_writes_nothing(finished: Path) -> None:
     assert all(stage["trials"] > 0 and stage["seconds"] > 0 for stage in found["stages"][:1])
     assert found["seconds"] > 0
     assert set(finished.iterdir()) == before
+
+
+def test_check_shows_how_long_the_runs_are_that_a_budget_buys(finished: Path) -> None:
+    longest = []
+    for budget in ("8", "60"):
+        out, _ = hptune(
+            finished, "check", "c.yaml", "--json", "--budget", budget, "--set", "budget.search_epochs=1", "--set", "budget.epochs=5"
+        )
+        longest.append({stage["stage"]: stage["longest"] for stage in json.loads(out)["stages"]})
+    assert longest[0]["refine"] <= 1
+    assert 1.9 <= longest[1]["refine"] <= 5
+    assert longest[1]["confirm"] == pytest.approx(5, rel=0.1)

@@ -125,7 +125,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> None:
     from hptune.estimate import Check, StageEstimate
     from hptune.trial import Numerics
 
-    stage = StageEstimate(stage="lr_range", trials=12, steps=1200, samples=76800, seconds=90.0)
+    stage = StageEstimate(stage="lr_range", trials=12, steps=1200, samples=76800, longest=2.0, seconds=90.0)
     found = Check(
         name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32",
         numerics=Numerics(device_model="made-up device", channels_last=True, threads=2), train_samples=1280,

@@ -57,8 +57,7 @@ def test_transfer_keeps_the_lr_and_raises_weight_decay_until_it_forgets_over_the
     carried, reasons = transfer(START.but(lr=0.4), TO, ALL)
     assert carried == START.but(lr=0.4, weight_decay=2.5e-4)
     assert reasons == {
-        "weight_decay": "1e-04 in short runs, which do not see overfitting; raised to 2.5e-04, "
-        "which at this LR forgets over one training 5 times as long"
+        "weight_decay": "1e-04 in short runs, which do not see overfitting; raised to 2.5e-04, whose timescale is as long as the training"
     }
 
 

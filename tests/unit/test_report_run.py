@@ -168,7 +168,7 @@ def test_recommended_yaml_is_complete_and_carries_its_evidence(finished: report.
     assert loaded.experiment.baseline_hyperparameters() == finished.recommendation.baseline
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert any("Better than the baseline at full length" in line for line in comments)
-    assert any("weight_decay" in line and "in short runs, which do not see overfitting; raised to" in line for line in comments)
+    assert any("weight_decay: 0.001" in line and "from confirm: the candidate short_run_best" in line for line in comments)
     report.write_results(report.load(finished.layout.root))
     assert finished.layout.recommended.read_text() == text
 
