@@ -176,11 +176,12 @@ def _away_from_the_cliff(best: TrialSpec, own: Sequence[TrialRecord]) -> TrialSp
     lr = best.hyperparameters.lr
     tried = {r.spec.hyperparameters.lr: r for r in own if r.spec.repetition == 0}
     loss = tried[lr].val_loss
-    above, below = (pick((x for x in tried if test(x)), default=None) for pick, test in ((min, lr.__lt__), (max, lr.__gt__)))
-    if above is None or below is None or not loss > 0:
+    higher, lower = [rate for rate in tried if rate > lr], [rate for rate in tried if rate < lr]
+    if not higher or not lower or not loss > 0:
         return best
-    ruined = not tried[above].usable or tried[above].val_loss > CLIFF * loss
-    return tried[below].spec if ruined and tried[below].usable and tried[below].val_loss <= NEAR * loss else best
+    above, below = tried[min(higher)], tried[max(lower)]
+    ruined = not above.usable or above.val_loss > CLIFF * loss
+    return below.spec if ruined and below.usable and below.val_loss <= NEAR * loss else best
 
 
 def relative_speeds(seconds_per_step: Mapping[int, float], baseline: Hyperparameters) -> tuple[tuple[int, float], ...]:

@@ -256,6 +256,33 @@ def test_under_a_budget_an_lr_whose_seeds_disagree_is_compared_with_the_next_low
     assert conclusion.chosen.lr == chosen
 
 
+@pytest.mark.parametrize(
+    ("above", "below", "chosen"),
+    [(math.nan, 0.31, 0.1), (0.7, 0.31, 0.1), (math.nan, 0.33, 0.2), (0.35, 0.31, 0.2), (math.nan, math.nan, 0.2)],
+    ids=["next to a cliff", "next to ruin", "the lower one is worse", "no cliff", "nothing lower holds"],
+)
+def test_an_lr_next_to_a_cliff_gives_way_to_the_next_lower_one_if_that_is_as_good(above: float, below: float, chosen: float) -> None:
+    losses = {0.1: below, 0.2: 0.3, 0.4: above}
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        loss = losses.get(spec.hyperparameters.lr, math.nan)
+        return replace(Surface()(spec), val_loss=loss, status="diverged" if math.isnan(loss) else "completed")
+
+    k = knowledge(settings={"values": [64], "compare": "samples"}, start=START.but(lr=0.2), allowance=8.0)
+    done, _ = go(BatchSize(), k, train)
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == chosen
+
+
+def test_batch_size_falls_back_to_lower_lrs_where_everything_diverges_whatever_the_budget() -> None:
+    k = knowledge(settings=SIZES, start=START.but(lr=0.2), allowance=2.0)
+    done, _ = go(BatchSize(), k, Surface(diverges_above=0.02))
+    conclusion = BatchSize().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr <= 0.02
+
+
 def test_batch_size_says_when_the_best_lr_is_the_outermost() -> None:
     k = knowledge(settings={"values": [64, 256], "compare": "samples"}, start=START.but(lr=0.004))
     done, _ = go(BatchSize(), k, Surface(lr=0.2, batch_size=256, batch_curvature=0.2))
