@@ -207,6 +207,16 @@ def test_what_the_short_runs_need_is_left_to_longer_ones(tmp_path: Path, runs: i
     given = {e.stage: e.knowledge.allowance for e in events if isinstance(e, StageStarted)}
     assert given["lr_range"] == first
     assert given["refine"] >= last
+    assert given["batch_size"] >= 0.8 * (runs - first) or runs > 14, "small budgets go to the best batch size and its LR"
+
+
+def test_what_trials_that_ended_early_did_not_take_is_left_to_later_stages(tmp_path: Path) -> None:
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": 16}, stages={"batch_size": {"compare": "samples"}})
+    events = run_in(tmp_path / "r", Training(Surface(lr=0.1, diverges_above=0.11)), config)
+    last = next(e.knowledge for e in events if isinstance(e, StageStarted) and e.stage == "refine")
+    before = {e.record.trial_id: e.record for e in events if isinstance(e, TrialDone) and e.stage not in ("refine", "confirm")}
+    assert last.allowance == pytest.approx(16 - sum(last.spent(record) for record in before.values()), abs=2e-3)
+    assert last.allowance > 17 - sum(last.cost(record.spec) for record in before.values()), "some diverged"
 
 
 def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: Path) -> None:
