@@ -65,14 +65,18 @@ def test_weight_decay_is_judged_by_both_losses() -> None:
         "0.001 one of 0.202 and 0.1",
     ]  # fmt: skip
     neither = candidate(OWN.but(weight_decay=0.0), seeds(0.3, 0.3))
-    assert said(candidate(OWN, seeds(0.1, 0.2)), neither) == [], "less of it, and yet a worse fit: something else"
+    found = said(candidate(OWN, seeds(0.1, 0.2)), neither, strong)
+    assert [sentence.split(":")[0] for sentence in found] == ["regularization too strong"], (
+        "less of it and yet a worse fit is something else"
+    )
 
 
 def test_nothing_is_said_of_what_is_not_told_apart_or_differs_in_more_than_one_value() -> None:
-    assert said(candidate(OWN, seeds(0.1, 0.2)), candidate(OWN.but(lr=0.02), seeds(0.1, 0.2005))) == []
+    alike = [candidate(OWN.but(lr=lr), {s: (0.1, 0.2 + 0.01 * ((s + i) % 3)) for s in range(3)}) for i, lr in enumerate((0.1, 0.02, 0.4))]
+    assert said(*alike) == []
     assert said(candidate(OWN, {0: (0.1, 0.2)}), candidate(OWN.but(lr=0.02), {0: (0.1, 0.5)})) == [], "one seed: no claim"
-    both = candidate(replace(OWN, lr=0.02, batch_size=32), seeds(0.3, 0.3))
-    assert said(candidate(OWN, seeds(0.1, 0.2)), both) == []
+    both = [candidate(replace(OWN, lr=lr, batch_size=32), seeds(0.3, 0.3)) for lr in (0.02, 0.4)]
+    assert said(candidate(OWN, seeds(0.1, 0.2)), *both) == []
 
 
 def recorded_sweeps() -> dict[str, dict[Hyperparameters, Losses]]:
