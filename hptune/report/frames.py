@@ -138,7 +138,7 @@ def upper_limit(losses: Iterable[float]) -> float:
     if not values:
         return math.inf
     best, middle = values[0], median(values)
-    return max(middle + 3 * (middle - best), best + abs(best) / 10)
+    return max(middle + 3 * (middle - best), best + abs(best) / 2)
 
 
 def range_limit(losses: Iterable[float]) -> float:
