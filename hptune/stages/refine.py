@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Protocol
 
 from hptune.analysis.ranking import NO_NOISE, Ranking, Row
@@ -94,8 +95,8 @@ class Refine:
         """Choose the lowest adjusted loss: in short runs among those with the most seeds, in longer ones among those that hold.
 
         In longer runs, to which the noise of short ones does not carry over, the current best stays unless another is better by more
-        than one standard error: it rests on all short runs. Short of the full length, which overfits sooner, what regularizes more need
-        only be better.
+        than one standard error, or than luck gives the best of so many: it rests on all short runs. Short of the full length, which
+        overfits sooner, what regularizes more need only be better.
         """
         run = _Runs(knowledge)
         ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
@@ -205,9 +206,11 @@ def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> R
     usable = ranking.rows[: len(ranking.positions)]
     start = next((row for row in usable if row.hyperparameters == run.start), None)
 
+    luck = _luck(len(usable) - 1)
+
     def better(row: Row, other: Row) -> bool:
         by_loss = ranking.criterion == "val_loss"  # the blocks say nothing of a metric
-        return not ranking.within_standard_error(other, row) and (not by_loss or _shown(row, other, done))
+        return not ranking.within_standard_error(other, row) and (not by_loss or _shown(row, other, done, luck))
 
     found = [row for row in usable if run.holds(row, done)]
     if start is not None:
@@ -219,13 +222,18 @@ def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> R
     return min((row for row in found if not better(found[0], row)), key=lambda row: planned.index(row.trials[0]))
 
 
-def _shown(row: Row, start: Row, done: Sequence[TrialRecord]) -> bool:
-    """Whether `row` is better than `start` by more than other validation samples could have changed, on the seeds both have."""
+def _luck(others: int) -> float:
+    """By how many standard errors the best of so many that are no better looks better, on the mean (Blom's formula); 1 at least."""
+    return max(1.0, NormalDist().inv_cdf((others - 0.375) / (others + 0.25))) if others > 1 else 1.0
+
+
+def _shown(row: Row, start: Row, done: Sequence[TrialRecord], errors: float) -> bool:
+    """Whether `row` is better than `start` by more than `errors` of the validation samples' standard errors, on the seeds both have."""
     of = {r.trial_id: r for r in done if r.val_block_losses}
     first, second = ({of[t].spec.repetition: of[t].val_block_losses for t in x.trials if t in of} for x in (row, start))
     blocks = [[a - b for a, b in zip(first[seed], second[seed], strict=True)] for seed in sorted(first.keys() & second.keys())]
     error = block_error(blocks)
-    return not error >= start.val_loss - row.val_loss  # shown where the error is not known
+    return not errors * error >= start.val_loss - row.val_loss  # shown where the error is not known
 
 
 def search_space(k: Knowledge) -> Space:

@@ -10,7 +10,7 @@ import pytest
 from surfaces import START, Surface, go, knowledge, lrs
 
 from hptune.analysis.ranking import Noise
-from hptune.analysis.recommendation import recommend
+from hptune.analysis.recommendation import recommend, transfer
 from hptune.analysis.sampling import block_error
 from hptune.stages import STAGES, Knowledge, stage_named
 from hptune.stages.base import LONGER_REPETITIONS
@@ -21,7 +21,7 @@ from hptune.stages.lr_range import LrRange, range_samples
 from hptune.stages.momentum import Momentum
 from hptune.stages.refine import Refine, Space, search_space
 from hptune.stages.weight_decay import WeightDecay, edge, halfway, timescale_epochs
-from hptune.trial import CurveSummary, TrialRecord, TrialSpec
+from hptune.trial import CurveSummary, Hyperparameters, TrialRecord, TrialSpec
 
 RANGE = {"min_lr": 1e-4, "max_lr": 10.0, "ramp": "exponential"}
 DECAY = {"values": [1e-2, 1e-3, 1e-4, 0.0], "bisect": True}
@@ -520,6 +520,22 @@ def test_longer_runs_look_for_more_regularization_where_it_helps_and_for_less_wh
     assert rounds == [2, 1]
     own, least = done[2].spec.hyperparameters, done[0].spec.hyperparameters.weight_decay
     assert (own.lr, pytest.approx(own.weight_decay / least, rel=0.05)) == third
+
+
+@pytest.mark.parametrize(("others", "goes_on"), [(1, True), (11, False)], ids=["one other", "the best of eleven others"])
+def test_the_best_of_many_longer_runs_has_to_be_better_by_more(others: int, goes_on: bool) -> None:
+    k = knowledge(settings={"trials": 4}, sources=SETTLED, seeds=1)
+    start = transfer(START, k.longer(5.0), frozenset({"weight_decay"}))[0]
+
+    def trained(own: Hyperparameters, loss: float, sign: int) -> TrialRecord:
+        blocks = tuple(loss + 0.1 * sign * (-1) ** i for i in range(16))  # a difference of two has a standard error of 0.052
+        return replace(Surface()(k.run(own, epochs=10.0, repetition=LONGER_REPETITIONS)), val_loss=loss, val_block_losses=blocks)
+
+    done = [trained(start, 1.0, 1), trained(start.but(momentum=0.95), 1 - 1.3 * 0.052, -1)]
+    done += [trained(start.but(momentum=0.8 + 0.005 * i), 1.0, 1) for i in range(others - 1)]
+    chosen = Refine().conclude(k, done).chosen
+    assert chosen is not None
+    assert (chosen.momentum == 0.95) is goes_on
 
 
 def test_of_longer_runs_that_are_as_good_the_least_change_goes_on() -> None:
