@@ -576,6 +576,16 @@ def test_a_higher_lr_goes_on_in_longer_runs_only_if_it_holds_on_a_second_seed(li
     assert chosen.lr == (0.4 if raised else 0.2)
 
 
+def test_a_higher_lr_whose_seeds_disagree_gets_no_third_one_where_the_start_diverged() -> None:
+    k = knowledge(settings={"trials": 3}, sources=SETTLED, start=START.but(lr=0.2), allowance=100.0)
+    start = Refine().plan(k, [])[0].hyperparameters
+    runs = [
+        k.run(h, epochs=10.0, repetition=LONGER_REPETITIONS + i) for h, i in ((start, 0), (start.but(lr=0.4), 0), (start.but(lr=0.4), 1))
+    ]
+    done = [replace(Surface()(spec), val_loss=loss) for spec, loss in zip(runs, (math.nan, 0.3, 0.9), strict=True)]
+    assert start.but(lr=0.4) not in {spec.hyperparameters for spec in Refine().plan(k, done)}
+
+
 def test_refine_lowers_the_lr_where_all_longer_runs_diverge() -> None:
     k = knowledge(settings={"trials": 3}, sources=SETTLED, start=START.but(lr=0.4))
     done, _ = go(Refine(Fixed([])), k, Surface(diverges_above=0.05))
@@ -693,6 +703,20 @@ def test_confirm_shows_a_better_candidate_to_be_better() -> None:
     assert "better than the baseline" in conclusion.sentence
     assert any(note.startswith("trained shorter") for note in conclusion.notes)
     assert any(note.startswith("on the test part") for note in conclusion.notes)
+
+
+@pytest.mark.parametrize(("fewest", "shown"), [(60, [0.5]), (150, [])], ids=["a quarter diverges", "both diverge"])
+def test_shorter_trainings_that_diverge_are_not_spoken_of(fewest: int, shown: list[float]) -> None:
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.001)(spec)
+        return record if spec.steps > fewest else replace(record, status="diverged", val_loss=math.nan)
+
+    k = knowledge(settings=confirm_settings(("baseline", START), ("recommended", BETTER)))
+    done, _ = go(Confirm(), k, train)
+    conclusion = Confirm().conclude(k, done)
+    assert conclusion.chosen == BETTER
+    assert [share for share, _ in conclusion.detail["shorter"]] == shown
+    assert any(note.startswith("trained shorter") for note in conclusion.notes) is bool(shown)
 
 
 def test_confirm_claims_nothing_from_one_seed() -> None:
