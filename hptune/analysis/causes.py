@@ -28,8 +28,9 @@ class Finding:
 
 def findings(ranking: Ranking, chosen: Row) -> tuple[Finding, ...]:
     """The causes that the rows beside `chosen` show, each by the row nearest to it; rows that differ in one value alone count."""
-    worse = [row for row in ranking.rows if row.verdict == "diverged" or _shown_worse(ranking, row, chosen)]
-    return (*_lr(worse, chosen), *_regularization(worse, chosen))
+    worse = [row for row in ranking.rows if _shown_worse(ranking, row, chosen)]
+    diverged = [row for row in ranking.rows if row.verdict == "diverged"]
+    return (*_lr(worse, diverged, chosen), *_regularization(worse, chosen))
 
 
 def _shown_worse(ranking: Ranking, row: Row, chosen: Row) -> bool:
@@ -37,14 +38,20 @@ def _shown_worse(ranking: Ranking, row: Row, chosen: Row) -> bool:
     return compared.claim and not compared.better
 
 
-def _lr(worse: Sequence[Row], chosen: Row) -> list[Finding]:
+def _lr(worse: Sequence[Row], diverged: Sequence[Row], chosen: Row) -> list[Finding]:
+    """What diverged below the chosen LR did so by chance, or for another reason: it is not too small."""
     own = chosen.hyperparameters
-    rows = [row for row in worse if row.hyperparameters == own.but(lr=row.hyperparameters.lr)]
-    small = max((row for row in rows if row.hyperparameters.lr < own.lr), key=lambda row: row.hyperparameters.lr, default=None)
-    large = min((row for row in rows if row.hyperparameters.lr > own.lr), key=lambda row: row.hyperparameters.lr, default=None)
-    sides: tuple[tuple[Cause, Row | None], ...] = (("LR too small", small), ("LR too large", large))
+    small = [r for r in worse if r.hyperparameters == own.but(lr=r.hyperparameters.lr) and r.hyperparameters.lr < own.lr]
+    large = [r for r in (*worse, *diverged) if r.hyperparameters == own.but(lr=r.hyperparameters.lr) and r.hyperparameters.lr > own.lr]
+    sides: tuple[tuple[Cause, Row | None], ...] = (
+        ("LR too small", max(small, key=lambda r: r.hyperparameters.lr, default=None)),
+        ("LR too large", min(large, key=lambda r: r.hyperparameters.lr, default=None)),
+    )
     return [
-        Finding(cause=cause, sentence=f"{cause}: {format_number(row.hyperparameters.lr)} {_left(row)}, {_beside(own.lr, chosen)}")
+        Finding(
+            cause=cause,
+            sentence=f"{cause}: {format_number(row.hyperparameters.lr)} {_left(row)}, {format_number(own.lr)} {_left(chosen)}",
+        )
         for cause, row in sides
         if row is not None
     ]
@@ -52,7 +59,7 @@ def _lr(worse: Sequence[Row], chosen: Row) -> list[Finding]:
 
 def _regularization(worse: Sequence[Row], chosen: Row) -> list[Finding]:
     own = chosen.hyperparameters
-    rows = [r for r in worse if r.verdict != "diverged" and r.hyperparameters == own.but(weight_decay=r.hyperparameters.weight_decay)]
+    rows = [r for r in worse if r.hyperparameters == own.but(weight_decay=r.hyperparameters.weight_decay)]
     weak = [r for r in rows if r.hyperparameters.weight_decay < own.weight_decay and r.train_loss < chosen.train_loss]
     strong = [r for r in rows if r.hyperparameters.weight_decay > own.weight_decay and r.train_loss > chosen.train_loss]
     sides: tuple[tuple[Cause, Row | None], ...] = (
@@ -63,7 +70,7 @@ def _regularization(worse: Sequence[Row], chosen: Row) -> list[Finding]:
         Finding(
             cause=cause,
             sentence=f"{cause}: weight decay {format_number(row.hyperparameters.weight_decay)} {_left(row)} and a training loss of "
-            f"{format_number(row.train_loss)}, {_beside(own.weight_decay, chosen)} and {format_number(chosen.train_loss)}",
+            f"{format_number(row.train_loss)}, {format_number(own.weight_decay)} {_left(chosen)} and {format_number(chosen.train_loss)}",
         )
         for cause, row in sides
         if row is not None
@@ -72,7 +79,3 @@ def _regularization(worse: Sequence[Row], chosen: Row) -> list[Finding]:
 
 def _left(row: Row) -> str:
     return "diverged" if row.verdict == "diverged" else f"left a validation loss of {format_number(row.val_loss)}"
-
-
-def _beside(value: float, chosen: Row) -> str:
-    return f"{format_number(value)} one of {format_number(chosen.val_loss)}"

@@ -138,7 +138,10 @@ class Ranking:
         return tuple(row for row, at in zip(self.rows, self.positions, strict=False) if self._near_equal(at))
 
     def within_standard_error(self, row: Row, of: Row | None = None) -> bool:
-        """Whether `row` lies within one pooled standard error of the difference to `of` (the best): 1 % where that is not known."""
+        """Whether `row` lies within one pooled standard error of the difference to `of`, by default the best row.
+
+        Where the standard error is not known, within 1 %.
+        """
         at = self._position(row)
         if at is None:
             return False

@@ -101,6 +101,16 @@ def settle(conclusions: Sequence[Conclusion], baseline: Hyperparameters) -> tupl
     return Hyperparameters(**values).but(), sources
 
 
+def timescale_steps(own: Hyperparameters, optimizer: str) -> float:
+    """Steps over which weight decay at the peak LR forgets: 1/(LR·WD) for AdamW, (1 - momentum)/(LR·WD) for SGD; infinite without any.
+
+    Source: arXiv 2405.13698 for AdamW; for SGD with coupled L2 the effective decay per step is LR·WD/(1 - momentum).
+    """
+    if own.weight_decay == 0:
+        return math.inf
+    return (1 - own.momentum if optimizer == "sgd" else 1.0) / (own.lr * own.weight_decay)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Longer:
     """A training that the settings of short runs are carried over to.
@@ -118,13 +128,9 @@ class Longer:
         return replace(self, ratio=ratio, samples=self.samples / self.ratio * ratio)
 
     def decay(self, own: Hyperparameters) -> float:
-        """The weight decay whose timescale at the peak LR is as long as the training, to two figures.
-
-        The timescale is 1/(LR·WD) steps for AdamW (arXiv 2405.13698), (1 - momentum)/(LR·WD) for SGD with coupled decay.
-        """
+        """The weight decay whose timescale at the peak LR is as long as the training, to two figures."""
         steps = self.samples * dict(self.speeds).get(own.batch_size, 1.0) / own.batch_size
-        slack = 1 - own.momentum if self.optimizer == "sgd" else 1.0
-        return float(f"{slack / (own.lr * steps):.1e}")
+        return float(f"{timescale_steps(own.but(weight_decay=1.0), self.optimizer) / steps:.1e}")
 
 
 def transfer(short: Hyperparameters, to: Longer, settled: frozenset[str]) -> tuple[Hyperparameters, dict[str, str]]:

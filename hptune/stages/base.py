@@ -13,7 +13,7 @@ from hptune.trial import Hyperparameters, Numerics, StopRule, TrialRecord, Trial
 
 STAGES = ("lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm")
 EVALUATIONS = 6  # validation points of a 1cycle run: enough for its clue, a few per cent of its cost
-LONGER_REPETITIONS = 500  # refine's longer runs start here: what only the seed of the short runs liked shows
+LONGER_REPETITIONS = 500  # those of refine's longer runs start here: seeds that have favoured nothing in short runs
 FRESH_REPETITIONS = 1000  # confirm's repetitions start here: seeds no earlier stage has seen
 
 

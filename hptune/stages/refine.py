@@ -80,9 +80,9 @@ class Refine:
         if run.longer and (rest := within(k, [spec for spec in given if spec.trial_id not in known], done)):
             return rest
         seen = {spec.trial_id for spec in given}
-        proposed = [*given, *(r.spec for r in done if r.spec.repetition == run.seed and r.trial_id not in seen)]
+        proposed = [*given, *(r.spec for r in done if r.spec.repetition == run.repetition and r.trial_id not in seen)]
         left = run.proposals() - (len(proposed) - len(given))
-        racing = any(r.spec.repetition > run.seed and not run.raises(r.spec.hyperparameters) for r in done)
+        racing = any(r.spec.repetition > run.repetition and not run.raises(r.spec.hyperparameters) for r in done)
         if left > 0 and self._suggest is not None and not racing:
             new = self._suggest(run.start, search_space(replace(k, start=run.start)), done, min(ROUND, left), k.seed + len(proposed))
             tried = {contender(spec) for spec in proposed}
@@ -129,14 +129,14 @@ class _Runs:
         if self.length < SHORTEST_LONGER:
             self.length = 1.0
         self.longer = self.length != 1.0
-        self.seed = LONGER_REPETITIONS if self.longer else 0
+        self.repetition = LONGER_REPETITIONS if self.longer else 0
         settled = settled_names(dict(k.sources))
         self.start = transfer(k.start, k.longer(self.length), settled)[0] if self.longer else k.start
         self._runs = trials if k.allowance is None else int(k.allowance / self.length)
 
     def spec(self, own: Hyperparameters) -> TrialSpec:
         """A run of this stage on its first seed; longer runs have seeds of their own, so that no luck of the short ones is repeated."""
-        return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=self.seed)
+        return self._k.run(own, epochs=self._k.short_epochs * self.length, repetition=self.repetition)
 
     def raises(self, own: Hyperparameters) -> bool:
         """Whether the LR is above that of the current best."""
@@ -151,13 +151,13 @@ class _Runs:
         k = self._k
         if not self.longer or k.allowance is None or k.seeds == 1:
             return []
-        first = [record for record in done if record.usable and record.spec.repetition == self.seed]
+        first = [record for record in done if record.usable and record.spec.repetition == self.repetition]
         for record in sorted(first, key=lambda record: criterion(k, record)):
             seen = select(done, [record.spec])
             if not self.raises(record.spec.hyperparameters) or seeds_agree(seen):
                 break
             if len(seen) == 1:
-                return within(k, [repeated(k, record.spec, self.seed + 1)], done)
+                return within(k, [repeated(k, record.spec, self.repetition + 1)], done)
         return []
 
     def holds(self, row: Row, done: Sequence[TrialRecord]) -> bool:
@@ -178,7 +178,7 @@ class _Runs:
         decayed, less = h.but(weight_decay=more), h.but(weight_decay=_figures(h.weight_decay / DECAY_STEP))
         if self._k.allowance is None:
             return list(dict.fromkeys([h, decayed, lower, higher, less]))[: self._runs]
-        loss = {record.spec.hyperparameters: criterion(self._k, record) for record in done if record.spec.repetition == self.seed}
+        loss = {record.spec.hyperparameters: criterion(self._k, record) for record in done if record.spec.repetition == self.repetition}
         helped = loss.get(decayed, math.inf) < loss.get(h, math.inf)
         next_one = lower.but(weight_decay=_figures(2 * more)) if helped else less
         return list(dict.fromkeys([h, decayed, next_one, lower, higher]))[: max(FEWEST_LONGER, self._runs)]

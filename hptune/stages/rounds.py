@@ -66,10 +66,10 @@ def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRe
     if affordable := within(k, first, done):
         return affordable
     own = select(done, wanted)
-    seed = wanted[0].repetition if wanted else 0
-    for repetition in range(seed + 1, seed + k.seeds):
+    start = wanted[0].repetition if wanted else 0
+    for repetition in range(start + 1, start + k.seeds):
         so_far = candidates([r for r in own if r.spec.repetition < repetition], _no_columns)
-        racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition - seed]
+        racing = [so_far[i].records[0].spec for i in in_race(so_far, prior=k.noise) if len(so_far[i].records) >= repetition - start]
         following = [repeated(k, spec, repetition) for spec in racing]
         new = [spec for spec in following if spec.trial_id not in known]
         if new:

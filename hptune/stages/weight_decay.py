@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hptune.analysis.ranking import Ranking, Row
-from hptune.analysis.recommendation import Conclusion
+from hptune.analysis.recommendation import Conclusion, timescale_steps
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import comparison, conclusion, nothing_usable
 from hptune.stages.rounds import by_distance, next_round, ranked, select
@@ -95,14 +95,8 @@ def middle(near: Sequence[Row], best: Row) -> Row:
 
 
 def timescale_epochs(k: Knowledge, h: Hyperparameters) -> float:
-    """Epochs over which weight decay at the peak LR forgets: 1/(LR·WD) steps for AdamW, (1 − momentum)/(LR·WD) for SGD.
-
-    Source: arXiv 2405.13698 for AdamW; for SGD with coupled L2 the effective decay per step is LR·WD/(1 − momentum).
-    """
-    if h.weight_decay == 0:
-        return math.inf
-    steps = (1 - h.momentum if k.optimizer == "sgd" else 1.0) / (h.lr * h.weight_decay)
-    return steps / max(1, k.train_samples // h.batch_size)
+    """Epochs over which weight decay at the peak LR forgets."""
+    return timescale_steps(h, k.optimizer) / max(1, k.train_samples // h.batch_size)
 
 
 def one_figure(value: float) -> float:

@@ -45,14 +45,19 @@ def said(*candidates: Candidate) -> list[str]:
 def test_an_lr_is_too_small_or_too_large_beside_the_one_that_goes_on() -> None:
     small, smaller, large = (candidate(OWN.but(lr=lr), seeds(0.3, 0.3)) for lr in (0.02, 0.01, 0.4))
     assert said(candidate(OWN, seeds(0.1, 0.2)), smaller, small, large) == [
-        "LR too small: 0.02 left a validation loss of 0.303, 0.1 one of 0.202",
-        "LR too large: 0.4 left a validation loss of 0.303, 0.1 one of 0.202",
+        "LR too small: 0.02 left a validation loss of 0.303, 0.1 left a validation loss of 0.202",
+        "LR too large: 0.4 left a validation loss of 0.303, 0.1 left a validation loss of 0.202",
     ]
 
 
 def test_an_lr_that_diverged_is_too_large() -> None:
     broken = candidate(OWN.but(lr=0.4), seeds(math.nan, math.nan), diverged=True)
-    assert said(candidate(OWN, seeds(0.1, 0.2)), broken) == ["LR too large: 0.4 diverged, 0.1 one of 0.202"]
+    assert said(candidate(OWN, seeds(0.1, 0.2)), broken) == ["LR too large: 0.4 diverged, 0.1 left a validation loss of 0.202"]
+
+
+def test_an_lr_that_diverged_below_the_one_that_goes_on_is_not_too_small() -> None:
+    broken = candidate(OWN.but(lr=0.02), seeds(math.nan, math.nan), diverged=True)
+    assert said(candidate(OWN, seeds(0.1, 0.2)), broken) == []
 
 
 def test_weight_decay_is_judged_by_both_losses() -> None:
@@ -60,9 +65,9 @@ def test_weight_decay_is_judged_by_both_losses() -> None:
     strong = candidate(OWN.but(weight_decay=0.1), seeds(0.6, 0.35))
     assert said(candidate(OWN, seeds(0.1, 0.2)), weak, strong) == [
         "regularization too weak: weight decay 0 left a validation loss of 0.303 and a training loss of 0.05, "
-        "0.001 one of 0.202 and 0.1",
+        "0.001 left a validation loss of 0.202 and 0.1",
         "regularization too strong: weight decay 0.1 left a validation loss of 0.353 and a training loss of 0.6, "
-        "0.001 one of 0.202 and 0.1",
+        "0.001 left a validation loss of 0.202 and 0.1",
     ]  # fmt: skip
     neither = candidate(OWN.but(weight_decay=0.0), seeds(0.3, 0.3))
     found = said(candidate(OWN, seeds(0.1, 0.2)), neither, strong)
