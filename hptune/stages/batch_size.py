@@ -53,7 +53,7 @@ class BatchSize:
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the size with the lowest loss; a larger one where the difference is within the noise."""
         ranking, chosen = self._chosen(knowledge, done)
-        notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen, done)]
+        notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen, done), *_safer_lr(knowledge, chosen, done)]
         detail = {"speeds": [list(pair) for pair in knowledge.speeds], "compare": knowledge.settings["compare"]}
         if chosen is None:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable("batch size", done), notes=notes, detail=detail)
@@ -169,6 +169,19 @@ def _best_lr(k: Knowledge, own: Sequence[TrialRecord]) -> TrialSpec:
     losses = again if len(again) > 1 else first
     best = min(losses, key=lambda spec: (spec.hyperparameters.lr >= limit, losses[spec]))
     return _away_from_the_cliff(best, own) if k.rank_by == "val_loss" else best
+
+
+def _safer_lr(k: Knowledge, chosen: Row | None, done: Sequence[TrialRecord]) -> list[str]:
+    """Say so where the LR that goes on is lower than the one that was best on the first seed."""
+    if chosen is None:
+        return []
+    own = chosen.hyperparameters
+    first = [r for r in done if r.spec.repetition == 0 and r.spec.hyperparameters.batch_size == own.batch_size]
+    best = min(first, key=lambda record: criterion(k, record)).spec.hyperparameters.lr
+    if best <= own.lr:
+        return []
+    why = "did not hold on a second seed, or lies next to one that ruins the training"
+    return [f"LR {format_number(own.lr)} goes on: {format_number(best)}, best on the first seed, {why}"]
 
 
 def _away_from_the_cliff(best: TrialSpec, own: Sequence[TrialRecord]) -> TrialSpec:

@@ -275,6 +275,7 @@ def test_an_lr_next_to_a_cliff_gives_way_to_the_next_lower_one_if_that_is_as_goo
     conclusion = BatchSize().conclude(k, done)
     assert conclusion.chosen is not None
     assert conclusion.chosen.lr == chosen
+    assert any(note.startswith("LR 0.1 goes on: 0.2, best on the first seed") for note in conclusion.notes) is (chosen == 0.1)
 
 
 def test_batch_size_falls_back_to_lower_lrs_where_everything_diverges_whatever_the_budget() -> None:
