@@ -6,7 +6,8 @@
     │   ├── DataError           2   the data set cannot be used as it is
     │   └── UserCodeError       2   the user's own code raised, or is not where `target:` says
     ├── RunDirectoryError       1   the run directory cannot be read or written
-    │   ├── JournalError        1   a damaged line, or a journal from a newer hptune
+    │   ├── JournalError        1   no journal, or one from a newer hptune
+    │   │   └── DamagedLineError 1  a line of it is damaged; `hptune recommend --salvage` goes on without
     │   └── LockedError         1   another process is writing the run directory
     └── StageError              1   no trial of a stage ended with a usable loss
 
@@ -56,7 +57,11 @@ class RunDirectoryError(HptuneError):
 
 
 class JournalError(RunDirectoryError):
-    """The journal holds a damaged line or a format this version cannot read."""
+    """The journal is none, or of a format this version cannot read."""
+
+
+class DamagedLineError(JournalError):
+    """A line of the journal is damaged; the message names it."""
 
 
 class LockedError(RunDirectoryError):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
 Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Leave damaged lines out of the journal, keeping the damaged file; then go on.")]
 Target = Annotated[
     str, typer.Option("--to", metavar="NAME", help="pytorch, lightning, fastai, huggingface, timm or optuna.", show_default=False)
 ]
@@ -34,20 +35,23 @@ def register(app: typer.Typer) -> None:
 
 
 @spread_options
-def recommend(source: Source, options: OutputOptions, run_dir: OptionalRunDir = None, sets: Sets = None) -> None:
+def recommend(source: Source, options: OutputOptions, run_dir: OptionalRunDir = None, sets: Sets = None, salvage: Salvage = False) -> None:
     """Rank what was run so far; write recommended.yaml and the tables. Trains nothing."""
     from hptune import report as reports
     from hptune.cli.documents import run_document
     from hptune.cli.summary import show_recommendation
 
     console = options.console()
-    if source.is_dir():
-        if run_dir is not None:
-            raise InputError(f"give a config with --run-dir, or the run directory alone: {source} is a folder")
-        run = load_run(source)
-    else:
+    root, loaded = source, None
+    if not source.is_dir():
         loaded = ConfigOptions(sets=sets).load(source)
-        run = _run_of(source, loaded, run_dir)
+        root = _run_directory_of(source, loaded, run_dir)
+    elif run_dir is not None:
+        raise InputError(f"give a config with --run-dir, or the run directory alone: {source} is a folder")
+    if salvage:
+        _salvage(root, console)
+    run = load_run(root)
+    if loaded is not None:
         _note_differences(source, loaded, run, console)
     if run.recommendation is None:
         raise HptuneError(f"{run.layout.root}: nothing to recommend yet, no stage is finished (hptune run does them all)")
@@ -125,6 +129,12 @@ def export(run_dir: RunDirectory, to: Target, options: Options) -> None:
 def load_run(path: Path) -> Run:
     """Read a run directory given on the command line. Raises InputError where it is none, with one that was probably meant."""
     from hptune.report import load
+
+    _require_run_directory(path)
+    return load(path)
+
+
+def _require_run_directory(path: Path) -> None:
     from hptune.store.layout import is_run_directory
 
     if not is_run_directory(path):
@@ -133,17 +143,30 @@ def load_run(path: Path) -> Run:
         near = difflib.get_close_matches(path.name, [root.name for root in _run_directories(path.parent)], n=1)
         meant = f"; did you mean {path.parent / near[0]}?" if near else "; hptune runs lists those there are"
         raise InputError(f"{path} is no run directory{meant}")
-    return load(path)
 
 
-def _run_of(source: Path, loaded: LoadedConfig, run_dir: Path | None) -> Run:
+def _run_directory_of(source: Path, loaded: LoadedConfig, run_dir: Path | None) -> Path:
     from hptune.session import default_run_dir
     from hptune.store.layout import is_run_directory
 
     root = run_dir or default_run_dir(loaded.experiment)
     if not is_run_directory(root):
         raise InputError(f"{root} holds no run of {source} yet: hptune run {source} makes one, --run-dir names another")
-    return load_run(root)
+    return root
+
+
+def _salvage(root: Path, console: Console) -> None:
+    from hptune.cli.summary import shown
+    from hptune.store.journal import salvage
+    from hptune.store.layout import RunLayout
+
+    _require_run_directory(root)
+    found = salvage(RunLayout(root))
+    if found.kept is None:
+        console.say("note: no line of the journal is damaged", "yellow")
+        return
+    lines = f"line{'s' * (len(found.lines) > 1)} {', '.join(map(str, found.lines))}"
+    console.say(f"note: left {lines} out of the journal; the damaged file is kept as {shown(found.kept)}", "yellow")
 
 
 def _note_differences(source: Path, loaded: LoadedConfig, run: Run, console: Console) -> None:

@@ -1,8 +1,10 @@
 r"""The journal: one JSON object a line, appended and fsynced record by record, replayed to know what is done.
 
-Each line is `{"kind": KIND, ...payload}`; the first is `{"kind": "header", "format": 1, "minor": 0, "hptune": VERSION}`. A newer
-`format` is refused; what a newer `minor` adds (kinds, fields) is kept and left alone. A last line without its newline is what a
-crash in mid-write leaves: it is dropped. Any other line that is not such an object is an error that names the line.
+Each line is `{"kind": KIND, ...payload, "crc": CHECKSUM}`; the first is a `header` with `format`, `minor` and the version of `hptune`.
+A newer `format` is refused; what a newer `minor` adds (kinds, fields) is kept and left alone. A last line without its newline is what a
+crash in mid-write leaves: it is dropped. Any other line that is no such object, or whose checksum (CRC-32 of the line up to it) does
+not hold, is an error that names the line; `salvage` goes on without such lines. Minor version 0 had no checksums; how a newer one
+makes them is not ours to say, so that its lines are taken as they parse.
 
 Losses may be NaN or infinite, which JSON lacks: they stand as `NaN`, `Infinity` and `-Infinity`, as Python's `json` reads and
 writes them. Lines are UTF-8; one that holds a lone surrogate or a Unicode line separator is escaped to ASCII, so that every
@@ -14,20 +16,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hptune.errors import JournalError, RunDirectoryError
-from hptune.store.layout import cannot_write, make_directory, sync_directory
+from hptune.errors import DamagedLineError, JournalError, RunDirectoryError
+from hptune.store.layout import RunLayout, cannot_write, hold_lock, make_directory, sync_directory, write_atomic
 from hptune.trial import TrialRecord
 from hptune.version import __version__
 
 FORMAT = 1
-MINOR = 0
+MINOR = 1
+KINDS = frozenset({"header", "trial", "plan", "conclusion", "calibration", "task", "clock", "concurrency", "weights"})
+"""What this version writes, always with a checksum."""
+_HEADER = {"format": FORMAT, "minor": MINOR, "hptune": __version__}
 _TRIAL = re.compile(rb'\{"kind": "trial", "trial_id": "([0-9a-f]{16})", ')
+_CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n\Z')
 _NEEDS_ASCII = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
 
 
@@ -53,7 +60,7 @@ class Records(Mapping[str, TrialRecord]):
         try:
             record = TrialRecord.from_json(json.loads(line))
         except (KeyError, TypeError, ValueError) as error:
-            raise JournalError(f"{self._path}, line {number}: this is no complete trial record ({error!r})") from error
+            raise DamagedLineError(f"{self._path}, line {number}: this is no complete trial record ({error!r})") from error
         self._entries[trial_id] = record
         return record
 
@@ -93,26 +100,36 @@ class JournalState:
         self.records = Records(self.path)
 
     def add(self, line: bytes) -> None:
-        """Take in the next complete line, its newline included. Raises JournalError, naming the line, where it is damaged."""
+        """Take in the next complete line, its newline included. Raises DamagedLineError, naming the line, where it is damaged."""
         self.lines += 1
         self.size += len(line)
-        if self.header and (trial_id := _plain_trial(line)):
-            self.records.keep(trial_id, line, self.lines)
-            return
         where = f"{self.path}, line {self.lines}"
+        holds = _checksum_holds(line)
+        if holds and self.understood and (begins := _TRIAL.match(line)):
+            self.records.keep(begins[1].decode(), line, self.lines)  # parsing takes the time of a long journal: only when asked for
+            return
         try:
             payload = json.loads(line.decode("utf-8"))
-            kind = payload.pop("kind")
+            kind = _text(payload.pop("kind"))
+            payload.pop("crc", None)
             if kind == "header":
-                self.header = _checked(payload, where)
+                self.header = _readable(payload, where)
             elif not self.header:
                 raise JournalError(f"{where}: this is not an hptune journal: it does not begin with a header")
-            elif kind == "trial":
+            if self.understood and (holds is False or (holds is None and kind in KINDS and self.header.get("minor", 0) > 0)):
+                raise ValueError("the checksum does not hold")
+            if kind == "trial":
                 self.records.keep(_text(payload["trial_id"]), line, self.lines)
-            else:
-                self._keep(_text(kind), payload)
+            elif kind != "header":
+                self._keep(kind, payload)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise JournalError(f"{where}: the line is damaged; restore the file from a copy, or start over with --fresh") from error
+            remedy = "restore the file from a copy, or go on with the lines that are intact: hptune recommend RUN_DIR --salvage"
+            raise DamagedLineError(f"{where}: the line is damaged; {remedy}") from error
+
+    @property
+    def understood(self) -> bool:
+        """Whether this version knows all that the journal's own may have written: how its checksums are made, above all."""
+        return bool(self.header) and self.header["format"] == FORMAT and self.header.get("minor", 0) <= MINOR
 
     def _keep(self, kind: str, payload: dict[str, Any]) -> None:
         if kind == "plan":
@@ -131,19 +148,66 @@ class JournalState:
 def replay(path: Path) -> JournalState:
     """Read a journal without changing it; a torn last line is passed over.
 
-    Raises RunDirectoryError where there is none or it cannot be read, JournalError for a damaged line or a newer format.
+    Raises RunDirectoryError where there is none or it cannot be read, DamagedLineError for a damaged line, JournalError for a newer
+    format.
     """
     state = JournalState(path)
+    for line in _complete_lines(path):
+        state.add(line)
+    return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Salvage:
+    """What `salvage` left out: the `lines` by number, and where the file with them is `kept`; no lines, nothing done."""
+
+    lines: tuple[int, ...] = ()
+    kept: Path | None = None
+
+
+def salvage(layout: RunLayout) -> Salvage:
+    """Leave the damaged lines out of the run directory's journal, so that the run reads and continues without them.
+
+    The damaged file is kept beside it under another name. Raises LockedError while a process writes the run, RunDirectoryError
+    where that is not possible, JournalError where no line is intact or the format is newer.
+    """
+    with hold_lock(layout):
+        path = layout.journal
+        lines = list(_complete_lines(path))
+        header: dict[str, Any] = {}
+        intact, lost = [], []
+        for number, line in enumerate(lines, start=1):
+            alone = JournalState(path, header=header or ({} if number == 1 else _HEADER))
+            try:
+                alone.add(line)
+                list(alone.records.values())
+            except DamagedLineError:
+                lost.append(number)
+                continue
+            header = alone.header
+            intact.append(line)
+        if not lost:
+            return Salvage()
+        if not intact:
+            raise JournalError(f"{path}: no line of it is intact; start over with --fresh")
+        if lost[0] == 1:
+            intact.insert(0, _line({"kind": "header", **_HEADER}))
+        kept = layout.damaged_journal()
+        write_atomic(kept, path.read_bytes())
+        write_atomic(path, b"".join(intact))
+        return Salvage(lines=tuple(lost), kept=kept)
+
+
+def _complete_lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    state.add(line)
+                    yield line
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path.parent} is not a run directory: it holds no {path.name}") from error
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from error
-    return state
 
 
 class Journal:
@@ -163,7 +227,7 @@ class Journal:
             self.state = replay(path)
             self._drop_torn_line()
             if not self.state.header:
-                self.append("header", {"format": FORMAT, "minor": MINOR, "hptune": __version__})
+                self.append("header", _HEADER)
                 sync_directory(path.parent)
         except BaseException:
             self.close()
@@ -174,8 +238,8 @@ class Journal:
 
         Raises RunDirectoryError where that fails: the file then ends after the record before, and `state` is unchanged.
         """
-        if "kind" in payload:
-            raise ValueError("a payload has no kind of its own")
+        if "kind" in payload or "crc" in payload:
+            raise ValueError("a payload has no kind and no checksum of its own")
         line = _line({"kind": kind, **payload})
         if self._file is None:
             raise RunDirectoryError(f"cannot write {self._path}: the journal is closed")
@@ -220,20 +284,13 @@ class Journal:
             os.fsync(self._file)
 
 
-def _plain_trial(line: bytes) -> str | None:
-    """The id of a trial's line that looks whole; None for any other line, which is to be parsed.
-
-    Parsing is what takes the time of a long journal. A trial's line gets by without it where it begins as we write it and every quote
-    and bracket is closed; damage that leaves these alone is found when the record is asked for.
-    """
-    begins = _TRIAL.match(line)
-    if begins is None or not line.endswith(b"}\n") or b"\\" in line or line.count(b'"') % 2:
-        return None
-    closed = line.count(b"{") == line.count(b"}") and line.count(b"[") == line.count(b"]")
-    return begins[1].decode() if closed else None
+def _checksum_holds(line: bytes) -> bool | None:
+    """Whether the line's checksum is that of what stands before it; None for a line without one."""
+    found = _CHECKSUM.search(line, max(0, len(line) - 32))
+    return None if found is None else zlib.crc32(memoryview(line)[: found.start()]) == int(found[1], 16)
 
 
-def _checked(header: dict[str, Any], where: str) -> dict[str, Any]:
+def _readable(header: dict[str, Any], where: str) -> dict[str, Any]:
     if int(header["format"]) > FORMAT:
         raise JournalError(
             f"{where}: the journal was written by hptune {header.get('hptune', '(unknown)')} in format {header['format']}, and this is "
@@ -252,4 +309,5 @@ def _line(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, ensure_ascii=False)
     if _NEEDS_ASCII.search(text):
         text = json.dumps(record)
-    return text.encode("utf-8") + b"\n"
+    content = text.encode("utf-8").removesuffix(b"}")
+    return b'%s, "crc": "%08x"}\n' % (content, zlib.crc32(content))

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -52,6 +53,11 @@ class RunLayout:
     def journal(self) -> Path:
         """The append-only truth."""
         return self.root / "journal.jsonl"
+
+    def damaged_journal(self) -> Path:
+        """A name that is still free for a journal with damaged lines, from which another one was made."""
+        numbers = itertools.count(1)
+        return next(path for n in numbers if not os.path.lexists(path := self.root / f"journal.damaged-{n}.jsonl"))
 
     @property
     def curves(self) -> Path:

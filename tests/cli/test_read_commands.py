@@ -157,3 +157,43 @@ def test_check_tells_cost_and_whose_code_runs(hptune: Hptune) -> None:
 def test_check_as_json(hptune: Hptune) -> None:
     document: dict[str, Any] = json.loads(hptune("check", "c.yaml", "--json", "--run-dir", "there").out)
     assert (document["seconds_per_step"], document["run_dir"], document["stages"][0]["trials"]) == (None, "there", 12)
+
+
+def flip_a_byte(journal: Path, word: bytes) -> int:
+    """Damage a digit in the first line that holds `word`; return the line's number."""
+    content = bytearray(journal.read_bytes())
+    at = content.index(word)
+    digit = next(i for i in range(content.index(b": ", at), len(content)) if chr(content[i]).isdigit())
+    content[digit] ^= 1
+    journal.write_bytes(content)
+    return content.count(b"\n", 0, at) + 1
+
+
+@pytest.mark.parametrize("given", ["run directory", "config"])
+def test_a_damaged_journal_is_salvaged_on_request_and_the_run_continues(
+    hptune: Hptune, run_dir: Path, engine: None, no_report: None, given: str
+) -> None:
+    hptune("recommend", run_dir)
+    recommended = (run_dir / "recommended.yaml").read_text()
+    trials = (run_dir / "journal.jsonl").read_text().count('"kind": "trial"')
+    line = flip_a_byte(run_dir / "journal.jsonl", b'"val_loss"')
+    source = run_dir if given == "run directory" else Path("c.yaml")
+    for command in (["recommend", source], ["show", run_dir], ["run", "c.yaml"]):
+        answer = hptune(*command)
+        assert answer.status == 1
+        assert f"journal.jsonl, line {line}: the line is damaged" in answer.err
+        assert "hptune recommend RUN_DIR --salvage" in answer.err
+    answer = hptune("recommend", source, "--salvage")
+    assert answer.status == 0
+    assert f"left line {line} out of the journal" in answer.out
+    assert "journal.damaged-1.jsonl" in answer.out
+    assert hptune("show", run_dir).status == 0
+    assert hptune("run", "c.yaml").status == 0
+    assert (run_dir / "journal.jsonl").read_text().count('"kind": "trial"') == trials
+    assert (run_dir / "recommended.yaml").read_text() == recommended
+
+
+def test_salvaging_what_is_whole_says_so(hptune: Hptune, run_dir: Path) -> None:
+    answer = hptune("recommend", run_dir, "--salvage")
+    assert answer.status == 0
+    assert "no line of the journal is damaged" in answer.out
