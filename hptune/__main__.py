@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -85,20 +84,18 @@ def _say_error(message: str, error: BaseException, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def _process_settings(verbose: bool) -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C; what a terminal cannot show is replaced; warnings of libraries stay out of sight."""
+    """SIGTERM and SIGHUP end like Ctrl-C; what a terminal cannot show is replaced; warnings of libraries stay out of sight."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     silence = not verbose and not sys.warnoptions
     try:
-        with warnings.catch_warnings():
+        with interruption.handled(_interrupt), warnings.catch_warnings():
             if silence:
                 warnings.simplefilter("ignore")
                 os.environ["PYTHONWARNINGS"] = "ignore"  # for worker processes
             yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if silence:
             del os.environ["PYTHONWARNINGS"]
 

@@ -9,6 +9,7 @@
     │   ├── JournalError        1   no journal, or one from a newer hptune
     │   │   └── DamagedLineError 1  a line of it is damaged; `hptune recommend --salvage` goes on without
     │   └── LockedError         1   another process is writing the run directory
+    ├── DeviceLostError         1   the device can no longer be used from this process
     └── StageError              1   no trial of a stage ended with a usable loss
 
 A message says what is wrong, where, and what would be right. It never needs a traceback to be understood.
@@ -66,6 +67,10 @@ class DamagedLineError(JournalError):
 
 class LockedError(RunDirectoryError):
     """Another process is writing this run directory."""
+
+
+class DeviceLostError(HptuneError):
+    """An error of the device after which nothing more can be computed on it in this process, though in another one it can."""
 
 
 class StageError(HptuneError):

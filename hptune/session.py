@@ -93,12 +93,17 @@ class Session:
         self._run.variants = tasks
         return self._with_tables(run_stage(self._run, key, {"variants": variants}))
 
-    def train(self, progress: Callable[[TrainProgress], None] | None = None) -> TrialOutcome:
-        """Train the config's `hyperparameters` at full length, with checkpoints; continues where an earlier call was stopped."""
+    def train(self, progress: Callable[[TrainProgress], None] | None = None, stop: Callable[[], bool] = lambda: False) -> TrialOutcome:
+        """Train the config's `hyperparameters` at full length, with checkpoints; continues where an earlier call was stopped.
+
+        Once `stop` says so, a checkpoint is saved and KeyboardInterrupt raised.
+        """
         from hptune.engine.full import train_full
 
         spec = self.train_spec()
-        outcome = train_full(self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress)
+        outcome = train_full(
+            self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress, stop=stop
+        )
         if spec.trial_id not in self.journal.state.records:
             write_curve(self.layout, spec.trial_id, outcome.curve)
             self.journal.append("trial", outcome.record.to_json())
@@ -158,7 +163,7 @@ class Session:
 
         section = self.experiment.executor
         name, workers = resolve(section.name, section.workers, device, threads=self._threads(), room=room)
-        return make_executor(name, perform, workers=workers, threads=self._threads())
+        return make_executor(name, perform, workers=workers, threads=self._threads(), heartbeat=section.heartbeat_seconds)
 
     def _threads(self) -> int:
         """CPU threads of a worker as far as the config says."""

@@ -1,17 +1,55 @@
-"""Ctrl-C and SIGTERM: what was done is saved; the user is told the command that continues."""
+"""Ctrl-C, SIGTERM and a terminal that closes: what was done is saved; the user is told the command that continues."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import typer
 
 INTERRUPTED = 130
+STDERR = 2
+
+
+def interrupts() -> list[signal.Signals]:
+    """The signals that ask a program to end, but those that whoever started it has it ignore (`nohup`)."""
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have `handler` take the interrupts within; afterwards everything is as before."""
+    before = {number: signal.signal(number, handler) for number in interrupts()}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def deferred(notice: str) -> Iterator[Callable[[], bool]]:
+    """Within, the first interrupt is only noted, and answered with `notice`; the second one interrupts. Yields whether there was one."""
+    asked = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        with contextlib.suppress(OSError):
+            os.write(STDERR, f"\n{notice}\n".encode())  # the stream may be in the middle of a write
+
+    with handled(note):
+        yield lambda: asked
 
 
 @contextlib.contextmanager
@@ -20,7 +58,8 @@ def continuing() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; what was done is saved. Continue with:\n  {shlex.join(continuation(command_line()))}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be what went away
+            print(f"\ninterrupted; what was done is saved. Continue with:\n  {shlex.join(continuation(command_line()))}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -39,6 +39,7 @@ def train(config: ConfigFile, options: TrainingOptions) -> None:
 
 def _train(session: Session, console: Console) -> TrialRecord:
     from hptune.cli import words
+    from hptune.cli.interruption import deferred
     from hptune.cli.results import facts_line
     from hptune.cli.training import TrainingReport
 
@@ -55,8 +56,8 @@ def _train(session: Session, console: Console) -> TrialRecord:
         console.say("this training is done already: --fresh starts it over")
         return done
     report = TrainingReport(spec, epochs, console, session.experiment.metric.name or "metric")
-    with console.live_line(report.line):
-        return session.train(report).record
+    with console.live_line(report.line), deferred("stopping after this step, to save a checkpoint; once more stops at once") as asked:
+        return session.train(report, asked).record
 
 
 def _conclude(session: Session, record: TrialRecord, console: Console) -> None:

@@ -25,8 +25,15 @@ from hptune.schedules import Schedule
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
 BUDGET = "short runs (16) or wall time (90s, 20m, 1.5h)"
+HEARTBEAT = "a time (90s, 30m, 1.5h), or off"
 ON, OFF = "<on>", "<off>"
 """Tags of a stage's two forms: a block of settings, or False. They stand in pydantic's error places, where no key looks like them."""
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds of a time such as 90s, 20m or 1.5h; None for any other text."""
+    match = DURATION.match(text)
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
 
 
 class ScheduleSection(Section):
@@ -84,7 +91,7 @@ class BudgetSection(Section):
     @field_validator("search")
     @classmethod
     def _is_a_duration(cls, value: float | str | None) -> float | str | None:
-        if isinstance(value, str) and not ((match := DURATION.match(value)) and float(match[1]) > 0):
+        if isinstance(value, str) and not seconds_of(value):
             raise ValueError(f"needs {BUDGET}, got {describe(value)}")
         return value
 
@@ -96,8 +103,7 @@ class BudgetSection(Section):
     @property
     def search_seconds(self) -> float | None:
         """Wall time for stages 1-5 in seconds, where the budget is one."""
-        match = DURATION.match(self.search) if isinstance(self.search, str) else None
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
+        return seconds_of(self.search) if isinstance(self.search, str) else None
 
     @property
     def search_runs(self) -> float | None:
@@ -109,13 +115,30 @@ CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at lea
 
 
 class ExecutorSection(Section):
-    """Where and how trials run. The last three change how numbers are rounded, so they belong to a trial; `auto` is by a fixed rule."""
+    """Where and how trials run.
+
+    `heartbeat`: a worker process that gives no sign of life for so long is replaced. `threads`, `micro_batch` and `compile` change how
+    numbers are rounded, so they belong to a trial; `auto` is by a fixed rule.
+    """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
     workers: CountOrAuto = "auto"
+    heartbeat: Annotated[str | Literal[False], needs(HEARTBEAT)] = "30m"
     threads: CountOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
+
+    @field_validator("heartbeat")
+    @classmethod
+    def _is_a_time(cls, value: str | Literal[False]) -> str | Literal[False]:
+        if value is not False and not seconds_of(value):
+            raise ValueError(f"needs {HEARTBEAT}, got {describe(value)}")
+        return value
+
+    @property
+    def heartbeat_seconds(self) -> float | None:
+        """The heartbeat in seconds, None for off."""
+        return None if self.heartbeat is False else seconds_of(self.heartbeat)
 
 
 class LrRange(Section):

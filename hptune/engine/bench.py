@@ -168,7 +168,7 @@ def _measured(problem: Problem, spec: TrialSpec, seconds: float) -> Speed:
         training.advance(WARM_UP_STEPS)
         memory = peak_memory(device)
         pieces = _Pieces(problem, training, spec)
-        actions = {"step": training.advance, "compute": pieces.compute, "reading": pieces.reading}
+        actions: dict[str, Callable[[int], object]] = {"step": training.advance, "compute": pieces.compute, "reading": pieces.reading}
         if problem.augment is not None:
             actions["augmentation"] = pieces.augmentation
         rounds = _in_turn(actions, seconds, device, most=MOST_STEPS - WARM_UP_STEPS)

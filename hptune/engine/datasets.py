@@ -19,6 +19,7 @@ from hptune.engine.arrays import Indices
 from hptune.engine.parts import MapDataset, default_batch
 from hptune.engine.targets import object_hash, user_code
 from hptune.errors import DataError
+from hptune.pulse import PULSE
 
 SAMPLED_ITEMS = 32
 
@@ -138,6 +139,7 @@ def _fixed_randomness() -> Iterator[None]:
 
 
 def _read(dataset: MapDataset, index: int, where: str) -> Any:
+    PULSE.beat()
     with user_code(f"reading its item {index}", where):
         return dataset[index]
 

@@ -193,5 +193,8 @@ def _as_is(value: T) -> T:
 
 
 def _leave_interrupts(_worker: int) -> None:
-    """Ctrl-C is for the process that trains, which ends its workers."""
+    """Ctrl-C is for the process that trains, which ends its workers; its own ways to take the other signals are not theirs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)

@@ -41,24 +41,33 @@ def train_full(
     weights: Path,
     every: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrialOutcome:
     """Train `spec` from the newest checkpoint of it in `checkpoints`, or from the beginning; save the final `weights` (a state dict).
 
     A checkpoint is saved every `every` steps, or else at ends of epochs that are far enough apart to cost 5 % at most, and at the
     end. On the CPU a continued training gives the same bits as one that was never stopped. The outcome is as `run_trial`'s; the
-    weights are saved after the last step, not after divergence. Raises RunDirectoryError where a file cannot be written.
+    weights are saved after the last step, not after divergence. Once `stop` says so, the step at hand is finished, a checkpoint saved
+    and KeyboardInterrupt raised. Raises RunDirectoryError where a file cannot be written.
     """
     saved = Checkpoints(checkpoints, spec.trial_id)
 
     def train(training: Training) -> None:
-        _train(training, saved, every, progress or (lambda _: None))
+        try:
+            _train(training, saved, every, progress or (lambda _: None), stop)
+        except Exception:
+            if stop():  # an interrupt from the keyboard ends data loaders as well: that is no failure of the training
+                raise KeyboardInterrupt from None
+            raise
         if not training.diverged:
             write_tensors(weights, {name: tensor.cpu() for name, tensor in training.model.state_dict().items()})
 
     return guarded(problem, spec, train)
 
 
-def _train(training: Training, saved: Checkpoints, every: int | None, progress: Callable[[Progress], None]) -> None:
+def _train(
+    training: Training, saved: Checkpoints, every: int | None, progress: Callable[[Progress], None], stop: Callable[[], bool]
+) -> None:
     state, notes = saved.newest()
     if state is not None:
         training.restore(state)
@@ -67,8 +76,11 @@ def _train(training: Training, saved: Checkpoints, every: int | None, progress: 
     steps = training.spec.steps
     marks = {*range(0, steps, every or training.steps_per_epoch), steps}
     cost, latest = 0.0, time.perf_counter()
-    for done in training.run(marks):
+    for done in training.run(marks, stop):
         progress(_progress(training))
+        if done < steps and stop():
+            saved.save(done, training.state())
+            raise KeyboardInterrupt
         began = time.perf_counter()
         if done == steps or (done in marks and (every is not None or cost <= SAVING_SHARE * (began - latest))):
             saved.save(done, training.state())

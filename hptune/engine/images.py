@@ -13,6 +13,7 @@ from PIL import Image
 
 from hptune.engine.arrays import Arrays
 from hptune.errors import DataError
+from hptune.pulse import PULSE
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 PARTS = ("train", "val", "test")
@@ -107,6 +108,7 @@ def _decode(files: list[tuple[Path, int]], form: _Form) -> Arrays:
 
 def _pixels(file: Path, form: _Form) -> NDArray[np.uint8]:
     """One image as (channels, height, width)."""
+    PULSE.beat()
     try:
         with Image.open(file) as image:
             converted = image.convert(form.mode)

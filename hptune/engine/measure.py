@@ -17,6 +17,7 @@ from hptune.engine.numerics import autocast
 from hptune.engine.parts import Part
 from hptune.engine.randomness import seeded
 from hptune.engine.workload import Problem
+from hptune.pulse import PULSE
 from hptune.trial import Numerics
 
 TEST_BLOCKS = 32
@@ -48,6 +49,7 @@ def measure(
     meter = Meter(problem.metric)
     with _evaluating(problem, model), autocast(numerics), closing(part.feed([piece for _, piece in pieces], 0)) as feed:
         for (mean, piece), batch in zip(pieces, feed, strict=True):
+            PULSE.beat()
             loss, output, target = problem.forward(model, batch, numerics)
             mean.add(loss, len(piece))
             meter.add(output, target, len(piece))

@@ -1,4 +1,4 @@
-"""Memory: its lack, recognized whichever allocator reports it; given back; and how much was used."""
+"""Memory: its lack, recognized whichever allocator reports it; given back; and how much was used. And a device that is lost."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and any(report in str(error) for report in REPORTS):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def is_lost(error: BaseException, device: torch.device) -> bool:
+    """Whether nothing more can be computed on the device in this process: after a failed assertion in a kernel, or a bad address."""
+    if device.type != "cuda" or not isinstance(error, RuntimeError):
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:  # the error stays, whatever is asked for
+        return True
+    return False
 
 
 def free_memory(device: torch.device) -> None:

@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from hptune.engine.measure import TEST_BLOCKS, Measurement, measure
-from hptune.engine.memory import free_memory, is_out_of_memory, share_in_use
+from hptune.engine.memory import free_memory, is_lost, is_out_of_memory, share_in_use
 from hptune.engine.targets import blamed_line
 from hptune.engine.training import Training, conditions
 from hptune.engine.workload import Problem
-from hptune.errors import HptuneError, RunDirectoryError
+from hptune.errors import DeviceLostError, HptuneError, RunDirectoryError
 from hptune.schedules import Schedule
 from hptune.trial import (
     Calibration,
@@ -56,7 +56,8 @@ def run_trial(problem: Problem, spec: TrialSpec) -> TrialOutcome:
 def guarded(problem: Problem, spec: TrialSpec, train: Callable[[Training], object]) -> TrialOutcome:
     """Make the training of `spec`, have `train` bring it to its end, measure the test part, and tell what happened.
 
-    A RunDirectoryError of `train` passes: it is about files, not about the training.
+    A RunDirectoryError of `train` passes: it is about files, not about the training. Raises DeviceLostError where nothing more can be
+    computed in this process.
     """
     attempt = _Attempt()
     status, error = _attempted(problem, spec, attempt, train)
@@ -122,6 +123,8 @@ def _attempted(problem: Problem, spec: TrialSpec, attempt: _Attempt, train: Call
     except RunDirectoryError:
         raise
     except (Exception, SystemExit) as error:
+        if is_lost(error, problem.device):
+            raise DeviceLostError(f"{describe_error(error)}; nothing more can be computed on this device in this process") from error
         return ("out_of_memory" if is_out_of_memory(error) else "failed"), describe_error(error)
     return "completed", None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import Any
@@ -19,8 +19,13 @@ from hptune.engine.randomness import random_state, seed_all, seeded, set_random_
 from hptune.engine.series import Evaluation, Series
 from hptune.engine.workload import Problem
 from hptune.errors import InputError
+from hptune.pulse import PULSE
 from hptune.schedules import tabulate
 from hptune.trial import TrialSpec
+
+
+def _never() -> bool:
+    return False
 
 
 @contextmanager
@@ -74,27 +79,31 @@ class Training:
         """Whole batches of the training part."""
         return len(self.problem.parts.train) // self.spec.hyperparameters.batch_size
 
-    def run(self, marks: Collection[int] = ()) -> Iterator[int]:
+    def run(self, marks: Collection[int] = (), stop: Callable[[], bool] = _never) -> Iterator[int]:
         """Train to the last step or to divergence, evaluating on the way; yield `done` at each check and at each of `marks`.
 
-        Checks come every window of the stop rule and at evaluations: the spec alone says where, `marks` change no result.
+        Checks come every window of the stop rule and at evaluations: the spec alone says where, `marks` change no result. Once `stop`
+        says so, it ends after the step at hand, having yielded that too: another `run` goes on from there.
         """
         spec = self.spec
         checks = {*range(spec.stop.window, spec.steps + 1, spec.stop.window), *spec.evaluate_at, spec.steps}
         for pause in sorted({*checks, *marks}):
             if self.done < pause <= spec.steps and not self.diverged:
-                self.advance(pause - self.done)
+                self.advance(pause - self.done, stop)
+                if self.done < pause:
+                    yield self.done
+                    return
                 if pause in spec.evaluate_at:
                     self._evaluate()
                 if pause in checks:
                     self.diverged = self.series.diverged(pause, spec.stop, spec.hyperparameters.batch_size)
                 yield pause
 
-    def advance(self, steps: int) -> None:
-        """Take `steps` optimizer steps."""
+    def advance(self, steps: int, stop: Callable[[], bool] = _never) -> None:
+        """Take `steps` optimizer steps, or fewer once `stop` says so."""
         began = time.perf_counter()
         end = self.done + steps
-        while self.done < end:
+        while self.done < end and not stop():
             if self._program is not None:
                 self._replay(self._program, end)
             else:
@@ -103,6 +112,7 @@ class Training:
         self.seconds += time.perf_counter() - began
 
     def _take_step(self) -> None:
+        PULSE.beat()
         lr, momentum = self._values
         at = self.done
         loss = self._rig.step(self._next_batch(), lr[at], momentum[at], self.spec.hyperparameters.weight_decay)
@@ -113,6 +123,7 @@ class Training:
 
     def _replay(self, program: Program, end: int) -> None:
         """Take steps up to `end`, or to the end of the epoch, as replays."""
+        PULSE.beat()
         lr, momentum = self._values
         epoch, position = divmod(self.taken, self.steps_per_epoch)
         until = min(end, self.done + self.steps_per_epoch - position)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from hptune.errors import InputError
+from hptune.errors import DeviceLostError, InputError
 
 Work = Callable[[Any], Any]
 """A top-level function of one picklable item; it is called in the process that runs the item."""
@@ -16,7 +16,7 @@ Work = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A worker's failure, as data: the item raised (`error` holds the traceback's text) or its worker died."""
+    """A worker's failure, as data: the item raised (`error` holds the traceback's text) or cost its worker (`died`)."""
 
     error: str
     died: bool = False
@@ -26,8 +26,9 @@ class Executor(Protocol):
     """Runs a work function over items.
 
     Results come in completion order as `(index, result or Failure)`, each index once. Leaving the iteration early, or `close`,
-    abandons what is running. An exception of class `InputError` raised by the work is re-raised in the caller. What the work
-    prints goes to standard error. One `map` at a time.
+    abandons what is running. An exception of class `InputError` raised by the work is re-raised in the caller. After a
+    `DeviceLostError` the process that raised it performs no other item. What the work prints goes to standard error. One `map` at a
+    time.
     """
 
     workers: int
@@ -56,11 +57,11 @@ class Executor(Protocol):
 def attempt(work: Work, item: Any) -> Any:
     """Return `work(item)`, or what it raised as a Failure; `sys.exit` in user code is such a failure too.
 
-    InputError passes: it says that nothing of the kind can succeed.
+    InputError passes: it says that nothing of the kind can succeed. So does DeviceLostError: nothing else can, here.
     """
     try:
         return work(item)
-    except InputError:
+    except (InputError, DeviceLostError):
         raise
     except (Exception, SystemExit):
         return Failure(error=traceback.format_exc())

@@ -30,15 +30,17 @@ def resolve(
     return ("serial" if name == "auto" and alone else "process"), count
 
 
-def make_executor(name: str, work: Work, workers: int, threads: int) -> Executor:
+def make_executor(name: str, work: Work, workers: int, threads: int, heartbeat: float | None = None) -> Executor:
     """Return the executor `name` (`serial` or `process`) for `work`; `threads` are the numeric threads of one worker process.
+
+    `heartbeat`: seconds without a sign of life after which a worker process is replaced; None waits for ever.
 
     Raises ConfigError for an executor this version has not.
     """
     if name == "serial":
         return SerialExecutor(work)
     if name == "process":
-        return ProcessExecutor(work, workers, threads=threads)
+        return ProcessExecutor(work, workers, threads=threads, heartbeat=heartbeat)
     raise _unknown(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from hptune.executors.base import Failure, Work
 from hptune.executors.worker import Worker
 
 START_ATTEMPTS = 3  # processes in a row that may die before they are ready
-HEARTBEAT = 1.0  # seconds between looks for workers that ended without their pipe saying so
+LOOK = 1.0  # seconds between looks for workers that ended without their pipe saying so, or give no sign of life
 
 
 @dataclass(slots=True)
@@ -33,14 +34,16 @@ class ProcessExecutor:
     """Runs the work in up to `workers` processes of `threads` numeric threads each.
 
     The processes are spawned, so `work` and the items are pickled and `work` must be importable by its name; a script that ends up
-    here guards its calls with `if __name__ == "__main__":`. An item whose worker dies is given to a fresh one once, then it is a
-    Failure. Workers end with this process, however it ends.
+    here guards its calls with `if __name__ == "__main__":`. An item whose worker dies, or hangs, is given to a fresh one once, then it
+    is a Failure. A worker hangs that has an item, or should load its code, and gives no sign of life for `heartbeat` seconds
+    (`hptune.pulse`). Workers end with this process, however it ends.
     """
 
-    def __init__(self, work: Work, workers: int, *, threads: int = 1) -> None:
+    def __init__(self, work: Work, workers: int, *, threads: int = 1, heartbeat: float | None = None) -> None:
         self.workers = workers
         self._work = pickle.dumps(work)
         self._threads = threads
+        self._heartbeat = heartbeat
         self._pool: list[Worker] = []
         self._failed_starts = 0
         Finalize(self, _end, args=(self._pool,), exitpriority=10)  # at exit: before multiprocessing waits for its children
@@ -89,7 +92,10 @@ class ProcessExecutor:
 
     def _grow(self, size: int) -> None:
         while len(self._pool) < size:
-            self._pool.append(Worker(self._work, threads=self._threads))
+            self._pool.append(self._worker())
+
+    def _worker(self, index: int | None = None) -> Worker:
+        return Worker(self._work, threads=self._threads, heartbeat=self._heartbeat, index=index)
 
     def _hand_out(self, batch: _Batch) -> None:
         for worker in [w for w in self._pool if w.ready and w.index is None]:
@@ -99,14 +105,14 @@ class ProcessExecutor:
 
     def _give(self, worker: Worker, index: int, batch: _Batch) -> None:
         if worker.send(pickle.dumps(batch.items[index])):
-            worker.index = index
+            worker.begin(index)
         else:  # it died while idle: the item was never begun
             self._discard(worker)
             batch.waiting.appendleft(index)
 
     def _collect(self, batch: _Batch) -> list[tuple[int, Any]]:
-        """Wait for messages and deaths, and return the items they finish."""
-        heard = set(wait([w.connection for w in self._pool], timeout=HEARTBEAT))
+        """Wait for messages, deaths and hangs, and return the items they finish."""
+        heard = self._listen()
         done = []
         for worker in [w for w in self._pool if w.connection in heard or w.gone]:
             index = worker.index
@@ -124,15 +130,32 @@ class ProcessExecutor:
                 worker.ready = True
                 if index is not None:
                     self._give(worker, index, batch)
+            elif kind == "lost":
+                done += self._bury(worker, batch, how=content)
             elif kind == "broken":
                 raise _broken(content)
-            else:
+            elif kind == "input_error":
                 raise content
+        for worker in [w for w in self._pool if w.hangs]:
+            done += self._bury(worker, batch, how=f"no sign of life for {worker.silent:.0f} seconds (executor.heartbeat)")
         return done
 
-    def _bury(self, worker: Worker, batch: _Batch) -> list[tuple[int, Any]]:
-        """Replace a dead worker where it had an item; return that item's Failure where it has now cost two."""
-        index, how = worker.index, self._discard(worker)
+    def _listen(self) -> set[Any]:
+        """Wait for messages; the others' silence grows by the time that was waited, a stop of this process (Ctrl-Z) aside."""
+        began = time.monotonic()
+        heard = set(wait([w.connection for w in self._pool], timeout=LOOK))
+        waited = min(time.monotonic() - began, 2 * LOOK)
+        for worker in self._pool:
+            worker.silent = worker.silent + waited if worker.connection not in heard else 0.0
+        return heard
+
+    def _bury(self, worker: Worker, batch: _Batch, how: str = "") -> list[tuple[int, Any]]:
+        """Replace a lost worker where it had an item; return that item's Failure where it has now cost two.
+
+        `how` it was lost, where that is not how its process ended.
+        """
+        index, ended = worker.index, self._discard(worker)
+        how = how or ended
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS:
@@ -142,11 +165,11 @@ class ProcessExecutor:
                 )
         elif index in batch.lost_worker:
             batch.unfinished -= 1
-            return [(index, Failure(error=f"the worker process ended with {how}, and so did a fresh one given the same", died=True))]
+            return [(index, Failure(error=f"it cost two worker processes, the second one by {how}", died=True))]
         elif index is not None:
             batch.lost_worker.add(index)
         if index is not None:
-            self._pool.append(Worker(self._work, threads=self._threads, index=index))
+            self._pool.append(self._worker(index))
         return []
 
     def _discard(self, worker: Worker) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from hptune.executors.base import Work, attempt
+from hptune.errors import DeviceLostError
+from hptune.executors.base import Failure, Work, attempt
 
 
 class SerialExecutor:
@@ -25,10 +26,14 @@ class SerialExecutor:
         """It is one worker always."""
 
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Yield `(index, result or Failure)` for every item, in order."""
+        """Yield `(index, result or Failure)` for every item, in order. Raises DeviceLostError after the item that lost the device."""
         for index, item in enumerate(items):
-            with contextlib.redirect_stdout(sys.stderr):
-                result = attempt(self._work, item)
+            try:
+                with contextlib.redirect_stdout(sys.stderr):
+                    result = attempt(self._work, item)
+            except DeviceLostError as error:
+                yield index, Failure(error=str(error), died=True)
+                raise DeviceLostError(f"{error}; give the same command again to go on") from error
             yield index, result
 
     def close(self) -> None:

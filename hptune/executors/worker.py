@@ -1,8 +1,9 @@
 """Both ends of one worker process: the loop inside it and the handle the driver has on it.
 
 They talk over one duplex pipe. The driver sends a pickled item; the worker sends pickled `(kind, content)` pairs: `ready` once
-its code is loaded, then for each item `result` (or a Failure as the result) or `input_error`; `broken` where the code cannot be
-loaded. A closed pipe ends the worker at once, so that a driver killed by SIGKILL leaves nothing running.
+its code is loaded, then for each item `result` (or a Failure as the result), `input_error`, or `lost` where this process can do no more;
+`broken` where the code cannot be loaded; and `alive` now and then while the work beats (`hptune.pulse`). A closed pipe ends the
+worker at once, so that a driver killed by SIGKILL leaves nothing running.
 """
 
 from __future__ import annotations
@@ -15,33 +16,41 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from hptune.errors import InputError
+from hptune.errors import DeviceLostError, InputError
 from hptune.executors.base import Failure, Work, attempt
+from hptune.pulse import PULSE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 2.0  # seconds a worker has to end by itself, then again after SIGTERM
+BEATS = 10  # signs of life in the time after which there must have been one
 
-Kind = Literal["ready", "result", "input_error", "broken"]
+_sending = threading.Lock()  # one message at a time
+
+Kind = Literal["ready", "alive", "result", "input_error", "lost", "broken"]
 
 
 class Worker:
     """The driver's handle on one worker process, started by being made.
 
-    `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready.
+    `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready. `silent`: seconds the driver has
+    listened since it heard from it last; more than `heartbeat` of them are too many while it has something to do.
     """
 
-    def __init__(self, work: bytes, *, threads: int, index: int | None = None) -> None:
+    def __init__(self, work: bytes, *, threads: int, heartbeat: float | None = None, index: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self.ready = False
         self.index = index
+        self.silent = 0.0
+        self._heartbeat = heartbeat
         self.connection, theirs = context.Pipe(duplex=True)
         # Not a daemon: those may have no children, and data loaders of user code do.
-        self.process = context.Process(target=serve, args=(theirs, work), name="hptune worker")
+        self.process = context.Process(target=serve, args=(theirs, work, heartbeat), name="hptune worker")
         with _thread_limit(threads), _interrupts_held_back():
             self.process.start()
         theirs.close()
@@ -67,6 +76,16 @@ class Worker:
         except Exception:
             return "result", Failure(error=f"{traceback.format_exc()}the result cannot be read in the main process")
         return kind, content
+
+    def begin(self, index: int) -> None:
+        """Note that it has the item `index` from now on."""
+        self.index, self.silent = index, 0.0
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it should give signs of life and has not for too long."""
+        busy = self.index is not None or not self.ready
+        return busy and self._heartbeat is not None and self.silent > self._heartbeat
 
     @property
     def gone(self) -> bool:
@@ -100,7 +119,7 @@ def exit_text(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def serve(connection: Connection, pickled_work: bytes) -> None:
+def serve(connection: Connection, pickled_work: bytes, heartbeat: float | None = None) -> None:
     """Be a worker: load the work, then perform items until the pipe closes. The driver alone decides about interrupts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _print_to_stderr()
@@ -114,10 +133,24 @@ def serve(connection: Connection, pickled_work: bytes) -> None:
         return
     idle.set()
     _send(connection, _pickled("ready", None))
+    if heartbeat is not None:
+        threading.Thread(target=_tell_of_life, args=(connection, heartbeat / BEATS), daemon=True).start()
     while (item := inbox.get()) is not None:
-        reply = _perform(work, item)
+        kind, reply = _perform(work, item)
         idle.set()
         _send(connection, reply)
+        if kind == "lost":
+            return
+
+
+def _tell_of_life(connection: Connection, interval: float) -> None:
+    """Pass on, every `interval` seconds, that the work has said since that it goes on."""
+    told = PULSE.beats
+    while True:
+        time.sleep(interval)
+        if PULSE.beats != told:
+            told = PULSE.beats
+            _send(connection, _pickled("alive", None))
 
 
 def _receive(connection: Connection, inbox: queue.SimpleQueue[bytes | None], idle: threading.Event) -> None:
@@ -132,7 +165,8 @@ def _receive(connection: Connection, inbox: queue.SimpleQueue[bytes | None], idl
     inbox.put(None)
 
 
-def _perform(work: Work, item: bytes) -> bytes:
+def _perform(work: Work, item: bytes) -> tuple[Kind, bytes]:
+    """The reply to an item: its kind, and the message of that kind."""
     try:
         result = attempt(lambda pickled: work(pickle.loads(pickled)), item)
     except InputError as error:
@@ -140,12 +174,14 @@ def _perform(work: Work, item: bytes) -> bytes:
         with contextlib.suppress(Exception):
             reply = _pickled("input_error", error)
             pickle.loads(reply)
-            return reply
-        return _pickled("input_error", InputError(str(error)))
+            return "input_error", reply
+        return "input_error", _pickled("input_error", InputError(str(error)))
+    except DeviceLostError as error:
+        return "lost", _pickled("lost", str(error))
     try:
-        return _pickled("result", result)
+        return "result", _pickled("result", result)
     except Exception:
-        return _pickled("result", Failure(error=f"{traceback.format_exc()}the result cannot be sent to the main process"))
+        return "result", _pickled("result", Failure(error=f"{traceback.format_exc()}the result cannot be sent to the main process"))
 
 
 def _pickled(kind: Kind, content: Any) -> bytes:
@@ -153,7 +189,7 @@ def _pickled(kind: Kind, content: Any) -> bytes:
 
 
 def _send(connection: Connection, message: bytes) -> None:
-    with contextlib.suppress(OSError):  # the driver is gone: the reading thread ends the process
+    with _sending, contextlib.suppress(OSError):  # the driver is gone: the reading thread ends the process
         connection.send_bytes(message)
 
 

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from hptune.errors import ConfigError, InputError, UserCodeError
+from hptune.errors import ConfigError, DeviceLostError, InputError, UserCodeError
+from hptune.pulse import PULSE
 
 
 class OddError(InputError):
@@ -123,6 +125,27 @@ def hang(item: str) -> None:
     Path(item, str(os.getpid())).touch()
     while True:
         time.sleep(0.01)
+
+
+def hang_or_square(item: tuple[str, int]) -> int:
+    """`(how, n)`: n squared, after hanging where Python can be interrupted ("lock") or cannot ("C"), or beating for a while ("beat")."""
+    how, number = item
+    if how == "lock":
+        threading.Lock().acquire()
+        threading.Event().wait()
+    if how == "C":
+        ctypes.PyDLL(None).sleep(3600)  # holds the interpreter
+    if how == "beat":
+        for _ in range(50):
+            time.sleep(0.1)
+            PULSE.beat()
+    return number**2
+
+
+def lose_the_device(item: int) -> int:
+    if item < 0:
+        raise DeviceLostError(f"device-side assert triggered in {os.getpid()}")
+    return os.getpid()
 
 
 def hang_if_told(item: tuple[bool, str]) -> str:

@@ -16,7 +16,7 @@ import executor_work as work
 import pytest
 
 from hptune.cores import available_cores
-from hptune.errors import ConfigError, HptuneError, InputError, UserCodeError
+from hptune.errors import ConfigError, DeviceLostError, HptuneError, InputError, UserCodeError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor, Failure
 from hptune.executors.process import ProcessExecutor
@@ -209,6 +209,65 @@ def test_a_dead_worker_costs_its_item_one_retry(tmp_path: Path, how: str, text: 
     assert text in results[1].error
     marks = [path.name for path in tmp_path.iterdir() if path.name.startswith(how)]
     assert len(marks) == 2, "not one retry, or not in another process"
+
+
+@pytest.mark.parametrize("how", ["lock", "C"])
+def test_a_hung_worker_is_replaced_and_its_item_given_to_one_more(how: str) -> None:
+    with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
+        executor.start()
+        first = pids(executor)
+        results = dict(executor.map([("", 1), (how, 2), ("", 3), ("", 4)]))
+        assert [results[i] for i in (0, 2, 3)] == [1, 9, 16]
+        assert isinstance(results[1], Failure)
+        assert results[1].died
+        assert "it cost two worker processes" in results[1].error
+        assert "no sign of life for" in results[1].error
+        hung = [pid for pid in first if pid not in pids(executor)]
+        assert hung, "nobody was replaced"
+        assert not any(alive(pid) for pid in hung)
+
+
+def test_a_slow_worker_that_gives_signs_of_life_is_left_alone() -> None:
+    with ProcessExecutor(work.hang_or_square, 1, heartbeat=2.5) as executor:
+        executor.start()
+        first = pids(executor)
+        assert list(executor.map([("beat", 2), ("", 3)])) == [(0, 4), (1, 9)]  # beats for twice that time
+        assert pids(executor) == first
+
+
+def test_an_idle_worker_owes_no_sign_of_life() -> None:
+    with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
+        executor.start()
+        wait_until(lambda: len(executor._pool) == 2)
+        assert dict(executor.map([("beat", 2), ("", 3)])) == {0: 4, 1: 9}  # the second is done and waits
+
+
+def test_workers_that_hang_before_they_are_ready_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hangs.py").write_text("import os, time\ndef f(item): return 1\nif os.environ.get('IN_WORKER_HANG'): time.sleep(3600)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("hangs").f
+    monkeypatch.setenv("IN_WORKER_HANG", "1")
+    with ProcessExecutor(function, 1, heartbeat=1.0) as executor, pytest.raises(HptuneError, match="no sign of life for"):
+        list(executor.map([1]))
+
+
+def test_a_worker_that_lost_its_device_is_replaced() -> None:
+    with ProcessExecutor(work.lose_the_device, 1) as executor:
+        results = dict(executor.map([1, -1, 2]))
+        assert isinstance(results[1], Failure)
+        assert results[1].died
+        assert "device-side assert triggered" in results[1].error
+        assert str(results[0]) not in results[1].error, "the second attempt was not made by a fresh process"
+        assert results[2] != results[0]
+
+
+def test_a_lost_device_ends_the_serial_executor_after_its_item() -> None:
+    results = SerialExecutor(work.lose_the_device).map([1, -1, 2])
+    assert next(results)[1] == os.getpid()
+    index, failure = next(results)
+    assert (index, failure.died) == (1, True)
+    with pytest.raises(DeviceLostError, match=r"device-side assert triggered.*give the same command again"):
+        next(results)
 
 
 def test_an_item_that_kills_only_once_succeeds(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Full trainings: stopped anywhere, continued to the same bits."""
 
+import itertools
+
 import pytest
 import torch
 from training_problems import USER_CODE, opened, own, reproducible, spec_of
@@ -147,3 +149,41 @@ def test_a_disk_that_takes_no_checkpoint_is_not_a_failed_training(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(RunDirectoryError):
         train(problem, spec_of(problem), tmp_path)
+
+
+def train_until(problem, spec, folder, stop):
+    checkpoints = folder / "checkpoints"
+    return train_full(problem, spec, checkpoints=checkpoints, weights=checkpoints / "weights.pt", stop=stop)
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_an_interrupt_between_any_two_steps_costs_no_step(code, tmp_path, kind):
+    problem = open_problem(own(code, **PROBLEMS[kind]))
+    spec = spec_of(problem, steps=12, lr=0.01, evaluate_at=(6, 12))
+    whole, _ = train(problem, spec, tmp_path / "whole")
+    outcome, steps = None, [0]
+    while outcome is None:  # each goes on from the one before, and is stopped after a step or two
+        looks = iter([False, False, *[True] * 10_000])
+        try:
+            outcome = train_until(problem, spec, tmp_path / "stopped", lambda looks=looks: next(looks))
+        except KeyboardInterrupt:
+            newest = max((tmp_path / "stopped" / "checkpoints").glob("*.pt"))
+            steps.append(int(newest.stem.rpartition("-")[2]))
+    assert all(0 < b - a <= 2 for a, b in itertools.pairwise(steps))
+    assert steps[-1] >= 10
+    assert reproducible(outcome) == reproducible(whole)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_breaks_because_of_an_interrupt_is_an_interrupt(tmp_path):
+    problem = opened(data={"name": "digits", "limit": 400})
+    asked = []
+
+    def fail(*_, **__):
+        asked.append(True)
+        raise RuntimeError("a process that reads the data ended")
+
+    problem.parts.train.feed = fail
+    with pytest.raises(KeyboardInterrupt):
+        train_until(problem, spec_of(problem, steps=20), tmp_path, lambda: bool(asked))

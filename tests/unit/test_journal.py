@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import random
+import re
 import resource
 import zlib
 from pathlib import Path
