@@ -27,6 +27,8 @@ from filelock import FileLock, Timeout
 from hptune.errors import LockedError, RunDirectoryError
 from hptune.trial import Curve
 
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""Names under which files are written before they take their places: here, and for checkpoints in the engine."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -196,8 +198,8 @@ def write_curve(layout: RunLayout, trial_id: str, curve: Curve) -> None:
 def hold_lock(layout: RunLayout) -> Iterator[None]:
     """Be the one process that writes the run directory, which is made where it is missing.
 
-    The lock is the operating system's and ends with its process, however that ends. Raises LockedError, naming the holder, where
-    another process (or this one) has it.
+    The lock is the operating system's and ends with its process, however that ends. What a process that was killed had half written is
+    removed. Raises LockedError, naming the holder, where another process (or this one) has it.
     """
     make_directory(layout.root)
     lock = FileLock(layout.lock)
@@ -208,6 +210,7 @@ def hold_lock(layout: RunLayout) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(layout.lock, error) from error
     try:
+        _remove_temporary_files(layout)
         started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         write_atomic(layout.lock_holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
@@ -238,6 +241,15 @@ def retire(layout: RunLayout) -> Path | None:
         raise cannot_write(old, error) from error
     sync_directory(old.parent)
     return old
+
+
+def _remove_temporary_files(layout: RunLayout) -> None:
+    """Nobody else writes here now, so that a temporary file is one that was left; those of checkpoints can be large."""
+    for folder in (layout.root, layout.curves, layout.tables, layout.figures, layout.checkpoints):
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                if TEMPORARY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
 
 def _file_name(name: str) -> str:

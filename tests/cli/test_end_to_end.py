@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from outside import TINY, hptune, lasting, rows, start, trials, wait_for_trials
 
 from hptune.errors import LockedError
 from hptune.store.layout import RunLayout, hold_lock
-
-TINY = """
-name: tiny
-data: {name: digits, limit: 400}
-model: {name: mlp, args: {hidden: [16]}}
-baseline: {lr: 0.02, batch_size: 32}
-budget: {epochs: 3, search_epochs: 1}
-stages:
-  batch_size: {values: [32, 64], compare: samples}
-  momentum: {values: [0.95, 0.9]}
-  weight_decay: {values: [1e-2, 1e-4], bisect: false}
-  refine: {trials: 2}
-  confirm: {seeds: 3, finalists: 1}
-device: cpu
-executor: {name: serial}
-"""
-
-
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "hptune", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def hptune(folder: Path, *arguments: object, status: int = 0) -> tuple[str, str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == status, err or out
-    assert "Traceback" not in err + out
-    return out, err
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def lasting(run: Path) -> dict[str, object]:
-    """What no interruption, worker or order may change."""
-    timing = ("seconds", "samples_per_second")
-    tables = {
-        path.relative_to(run).as_posix(): [{k: v for k, v in row.items() if k not in timing} for row in rows(path)]
-        for folder in ("tables", "curves")
-        for path in sorted((run / folder).glob("*.csv"))
-    }
-    return {**tables, "recommended.yaml": (run / "recommended.yaml").read_text()}
-
-
-def trials(run: Path) -> list[dict[str, object]]:
-    return [r for r in map(json.loads, (run / "journal.jsonl").read_text().splitlines()) if r["kind"] == "trial"]
 
 
 @pytest.fixture(scope="module")
@@ -109,26 +57,6 @@ def test_training_in_the_directory_of_a_search_leaves_its_conclusions_alone(fini
     hptune(finished, "recommend", "both")
     assert {name: (finished / "both" / name).read_text() for name in before} == before
     assert (finished / "both" / "checkpoints" / "weights.pt").exists()
-
-
-def wait_for_trials(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    journal = run / "journal.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"kind": "trial"') >= count):
-        time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it could be stopped"
-
-
-def test_a_killed_run_of_two_workers_continues_to_what_one_process_gives(finished: Path) -> None:
-    command = ("run", "c.yaml", "--run-dir", "killed", "--executor", "process", "--workers", 2, "--quiet")
-    process = start(finished, *command)
-    wait_for_trials(finished / "killed", 9, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    with (finished / "killed" / "journal.jsonl").open("a") as journal:
-        journal.write('{"kind": "trial", "torn')
-    hptune(finished, *command)
-    assert lasting(finished / "killed") == lasting(finished / "runs" / "tiny")
-    assert len({trial["worker"] for trial in trials(finished / "killed")}) >= 2
 
 
 def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stopped(finished: Path) -> None:

@@ -200,6 +200,17 @@ def test_the_lock_is_let_go_after_an_error_and_can_be_taken_again(layout: RunLay
             pass
 
 
+def test_what_a_killed_process_had_half_written_is_removed_by_the_next_one(layout: RunLayout) -> None:
+    kept = [layout.root / "notes.tmp", layout.root / ".mine.tmp", layout.curve("a")]
+    left = [folder / f".{n:016x}.tmp" for n, folder in enumerate((layout.root, layout.curves, layout.tables, layout.checkpoints))]
+    for path in (*kept, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with hold_lock(layout):
+        pass
+    assert [path.exists() for path in (*kept, *left)] == [True] * len(kept) + [False] * len(left)
+
+
 def test_starting_over_renames_and_deletes_nothing(layout: RunLayout) -> None:
     assert retire(layout) is None
     moved = []
