@@ -14,6 +14,7 @@ from types import FrameType
 import typer
 
 from hptune.cli import interruption
+from hptune.cli.console import harmless
 from hptune.errors import HptuneError
 
 USAGE = 2
@@ -79,7 +80,7 @@ def _command_path(error: Exception) -> str:
 def _say_error(message: str, error: BaseException, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(error)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {harmless(message)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from hptune.config.loader import LoadedConfig
+from hptune.config.expansion import variables
+from hptune.config.fields import is_file_target
+from hptune.config.loader import LoadedConfig, dump_config
 from hptune.config.schema import Experiment
 from hptune.executors import resolve
 from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
@@ -51,7 +54,51 @@ class Check:
     stages: tuple[StageEstimate, ...]
     seconds: float
     user_code: tuple[str, ...]
+    code_files: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What can be said of a config without opening or running anything it names.
+
+    `code`: the files that a run executes, and modules that are imported by name. `files`: data and weights that it reads.
+    `variables`: environment variables whose values go into the config. `config`: the resolved config as YAML.
+    """
+
+    name: str
+    run_dir: str
+    stages: tuple[str, ...]
+    code: tuple[str, ...]
+    files: tuple[str, ...]
+    variables: tuple[str, ...]
+    config: str
+
+
+def outline(loaded: LoadedConfig) -> Outline:
+    """Say what a run of this config would execute and read; none of it is executed, imported or opened, source text aside."""
+    experiment = loaded.experiment
+    named = (experiment.data.root, experiment.data.path, experiment.model.pretrained)
+    return Outline(
+        name=experiment.name,
+        run_dir=str(default_run_dir(experiment)),
+        stages=tuple(enabled_stages(experiment)),
+        code=code_files(experiment),
+        files=tuple(str(path) for path in named if path is not None),
+        variables=variables(loaded.tree),
+        config=dump_config(loaded, loaded.directory),
+    )
+
+
+def code_files(experiment: Experiment) -> tuple[str, ...]:
+    """The files that a run executes: each target's own and the modules beside it that it imports; a module's name where it has no path."""
+    from hptune.engine.provenance import source_files
+
+    found: dict[str, None] = {}
+    for target in user_code(experiment):
+        where = target.rpartition(":")[0]
+        found |= dict.fromkeys(map(str, source_files(Path(where))) if is_file_target(target) else [f"{where} (a module found by its name)"])
+    return tuple(found)
 
 
 def check(loaded: LoadedConfig) -> Check:
@@ -87,6 +134,7 @@ def check(loaded: LoadedConfig) -> Check:
         stages=stages,
         seconds=sum(stage.seconds for stage in stages),
         user_code=user_code(experiment),
+        code_files=code_files(experiment),
         notes=task.notes,
     )
 

@@ -7,11 +7,13 @@ continues by being run again, and ends with the same tables.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
+from hptune.confidential import hide_values
 from hptune.config.schema import Experiment
 from hptune.errors import StageError
 from hptune.executors.base import Failure
@@ -37,7 +39,7 @@ def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
 def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
     """Run one stage with `settings` and add it to the run's progress."""
     if run.task.task_id != next(reversed(run.journal.state.tasks), None):
-        run.journal.append("task", asdict(run.task))
+        run.journal.append("task", hide_values(asdict(run.task), os.environ))
     began = run.clock()
     if name == "batch_size" and settings["compare"] == "time":
         settings = {**settings, "seconds_per_step": (yield from calibrated_sizes(run, settings))}
@@ -118,16 +120,18 @@ def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
         if outcome.record.status == "out_of_memory" and run.executor.workers > 1 and len(specs) > 1:
             again.append(specs[index])
         else:
-            yield _keep(run, outcome)
+            yield keep(run, outcome)
     for spec in again:
         for _, result in run.executor.map([_item(run, spec)]):
-            yield _keep(run, _outcome(spec, result))
+            yield keep(run, _outcome(spec, result))
 
 
-def _keep(run: Run, outcome: TrialOutcome) -> TrialRecord:
-    write_curve(run.layout, outcome.record.trial_id, outcome.curve)
-    run.journal.append("trial", outcome.record.to_json())
-    return outcome.record
+def keep(run: Run, outcome: TrialOutcome) -> TrialRecord:
+    """Write the curve, then journal the record; return what was journalled."""
+    record = replace(outcome.record, error=hide_values(outcome.record.error, os.environ))  # an exception may quote a secret
+    write_curve(run.layout, record.trial_id, outcome.curve)
+    run.journal.append("trial", record.to_json())
+    return record
 
 
 def _outcome(spec: TrialSpec, result: TrialOutcome | Failure) -> TrialOutcome:

@@ -17,12 +17,12 @@ from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor
 from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
-from hptune.pipeline import resume_progress, run_stage, run_stages
+from hptune.pipeline import keep, resume_progress, run_stage, run_stages
 from hptune.running import Event, Run, StageConcluded
 from hptune.stages import STAGES
 from hptune.store.environment import describe_environment
 from hptune.store.journal import Journal
-from hptune.store.layout import RunLayout, hold_lock, retire, write_atomic, write_curve
+from hptune.store.layout import RunLayout, hold_lock, retire, write_atomic
 from hptune.trial import Hyperparameters, Task, TrialOutcome, TrialRecord, TrialSpec
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ class Session:
             self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress, stop=stop
         )
         if spec.trial_id not in self.journal.state.records:
-            write_curve(self.layout, spec.trial_id, outcome.curve)
-            self.journal.append("trial", outcome.record.to_json())
+            keep(self._run, outcome)
         if outcome.record.status == "completed":
             self.journal.append("weights", {"trial_id": spec.trial_id})
         return outcome

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from hptune.cli.tables import GAP, Table
 
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 REFRESH = 2.0  # times a second
 STDOUT, STDERR = 1, 2  # the descriptors that child processes inherit
 
@@ -40,7 +42,7 @@ class Console:
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print a conclusion: it is said under --quiet as well."""
-        self.terminal.print(Text(text, style=style), soft_wrap=not self.terminal.is_terminal)
+        self.terminal.print(Text(harmless(text), style=style), soft_wrap=not self.terminal.is_terminal)
         self.terminal.file.flush()
 
     def remark(self, text: str = "", style: str = "") -> None:
@@ -51,7 +53,7 @@ class Console:
     def verbatim(self, lines: Sequence[str], style: str = "") -> None:
         """Print lines that must not be wrapped: commands, plots."""
         for line in lines:
-            self.terminal.print(Text(line, style=style), soft_wrap=True)
+            self.terminal.print(Text(harmless(line), style=style), soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """Print a table, within the terminal's width; whole where there is no terminal; nothing without rows."""
@@ -65,7 +67,7 @@ class Console:
         for column in fitted.columns:
             drawn.add_column(column.title, justify="left" if column.words or column.prose else "right", no_wrap=not column.prose)
         for i, row in enumerate(fitted.rows):
-            drawn.add_row(*map(Text, row), style="bold green" if i in fitted.marked else "")
+            drawn.add_row(*(Text(harmless(cell)) for cell in row), style="bold green" if i in fitted.marked else "")
         self.terminal.print(drawn)
 
     @contextlib.contextmanager
@@ -94,6 +96,11 @@ class _Line:
 
     def __rich__(self) -> Text:
         return Text(self._render(self._terminal.width - 1), style="cyan", no_wrap=True, overflow="ellipsis")
+
+
+def harmless(text: str) -> str:
+    """Text without the characters that steer a terminal: a run or a config may come from anywhere."""
+    return STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def json_text(content: Any) -> str:

@@ -14,12 +14,17 @@ from hptune.errors import InputError
 
 if TYPE_CHECKING:
     from hptune.cli.console import Console
+    from hptune.config.loader import LoadedConfig
     from hptune.estimate import Check
 
 OptionalConfig = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
 Destination = Annotated[Path, typer.Argument(metavar="FILE", help="The config to write.")]
 Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help="digits, mnist, cifar10, image-folder, arrays or custom.")]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors; needs no CONFIG.")]
+
+NoCode = Annotated[
+    bool, typer.Option("--no-code", help="Only read the config: open and run nothing it names, and say what a run would execute.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +54,7 @@ def init(options: Options, file: Destination = Path("hptune.yaml"), preset: Pres
 
 
 @spread_options
-def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = False) -> None:
+def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = False, no_code: NoCode = False) -> None:
     """Validate a config, build data and model, and estimate what a run costs from a few real steps. Trains nothing more."""
     from hptune.cli.console import output_reserved
 
@@ -62,6 +67,9 @@ def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = F
     if config is None:
         raise InputError("hptune check needs a CONFIG (or --schema)")
     loaded = options.load(config)
+    if no_code:
+        _outline(loaded, options, console)
+        return
     with options.blamed(loaded), output_reserved(options.json):
         from hptune.estimate import check as examine
 
@@ -75,6 +83,27 @@ def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = F
     console.verbatim(words.next_commands([["run", str(config), *options.repeated()]]))
 
 
+def _outline(loaded: LoadedConfig, options: RunOptions, console: Console) -> None:
+    """Say what a config would have executed, for whoever does not know where it comes from."""
+    from hptune.estimate import outline
+
+    found = outline(loaded)
+    if options.run_dir is not None:
+        found = replace(found, run_dir=str(options.run_dir))
+    if options.json:
+        console.document(asdict(found))
+        return
+    console.verbatim(found.config.splitlines())
+    console.say()
+    console.say(f"{found.name}: a valid config; nothing that it names was opened or run", "bold")
+    console.say(f"a run executes: {', '.join(found.code) or 'no code but hptune and its packages'}")
+    if found.files:
+        console.say(f"a run reads: {', '.join(found.files)}")
+    if found.variables:
+        console.say(f"the config takes from the environment: {', '.join(found.variables)}")
+    console.say(f"run directory: {found.run_dir}")
+
+
 def _show(found: Check, console: Console) -> None:
     from hptune.cli.results import estimate_table, facts_line
 
@@ -82,6 +111,7 @@ def _show(found: Check, console: Console) -> None:
     console.say(facts_line(found))
     if found.user_code:
         console.say(f"runs your code: {', '.join(found.user_code)}")
+        console.say(f"which consists of: {', '.join(found.code_files)}")
     for note in found.notes:
         console.say(f"note: {note}", "yellow")
     console.table(estimate_table(found))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from hptune.confidential import as_variables
 from hptune.config.expansion import escape, has_variable
 from hptune.config.fields import Section
 from hptune.config.reading import NUMBERS, TAG
@@ -40,7 +42,10 @@ def to_yaml(tree: Tree, comments: Sequence[str] = ()) -> str:
 
 
 def as_written(resolved: Any, raw: Any) -> Any:
-    """Return plain values that expand to `resolved`: a text in which `raw` has a variable stays as it was written."""
+    """Return plain values that expand to `resolved`: a text in which `raw` has a variable stays as it was written.
+
+    A secret that the shell has put in already (`--set data.args.token=$TOKEN`) goes back to its variable.
+    """
     if isinstance(raw, str) and has_variable(raw):
         return raw
     if isinstance(resolved, dict):
@@ -48,7 +53,7 @@ def as_written(resolved: Any, raw: Any) -> Any:
     if isinstance(resolved, list):
         same = isinstance(raw, list) and len(raw) == len(resolved)
         return [as_written(value, raw[i] if same else None) for i, value in enumerate(resolved)]
-    return escape(resolved) if isinstance(resolved, str) else resolved
+    return as_variables(escape(resolved), os.environ) if isinstance(resolved, str) else resolved
 
 
 def shortened(component: Section) -> Any:

@@ -18,6 +18,15 @@ def has_variable(text: str) -> bool:
     return any(not match[0].startswith("$$") for match in REFERENCE.finditer(text))
 
 
+def variables(tree: Any) -> tuple[str, ...]:
+    """Names of the environment variables that the texts of `tree` refer to, sorted."""
+    if isinstance(tree, dict | list):
+        inside = tree.values() if isinstance(tree, dict) else tree
+        return tuple(sorted({name for value in inside for name in variables(value)}))
+    matches = REFERENCE.finditer(tree) if isinstance(tree, str) else ()
+    return tuple(sorted({match[1] for match in matches if match[1]}))
+
+
 def escape(text: str) -> str:
     """Return what expands to `text` itself."""
     return text.replace("${", "$${")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from hptune.trial import Numerics
 FIRST_SCALE, SMALLEST_SCALE = 2.0**16, 2.0**-10
 STEPS_TO_GROW = 2000  # as torch.amp.GradScaler
 SHAPES_COMPILED = 64  # dynamo's own limit, 8, is fewer than the batch sizes of a search
+CODE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 Pieces = Iterable[tuple[Any, float]]
 """The batches of one optimizer step, each with its share of the step's samples: one of share 1, or several micro-batches."""
@@ -72,8 +76,25 @@ def loss_function(problem: Problem, model: nn.Module, numerics: Numerics) -> Cal
     for name in ("recompile_limit", "cache_size_limit"):  # the newer and the older name
         if hasattr(config, name):
             setattr(config, name, max(getattr(config, name), SHAPES_COMPILED))
+    keep_compiled_code_private()
     compiled: Callable[[Any], Tensor] = torch.compile(loss_of, dynamic=False)
     return compiled
+
+
+def keep_compiled_code_private() -> None:
+    """Have the compiler keep its code in the user's own cache folder, unless told where.
+
+    Its own choice is a folder of predictable name in the shared one for temporary files, from which it loads and runs what it finds:
+    whoever makes that folder first would choose what runs here.
+    """
+    if os.name != "posix" or CODE_CACHE in os.environ:
+        return
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "hptune" / "compiled"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        folder = Path(tempfile.mkdtemp(prefix="hptune-"))
+    os.environ[CODE_CACHE] = str(folder)
 
 
 class LossScale:

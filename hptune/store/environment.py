@@ -13,13 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hptune.confidential import hide_in_command, hide_values
 from hptune.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "optuna", "pydantic")
-HIDDEN = "***"
-_SECRET_WORD = r"(?:token|secret|password|passwd|api_?key|credential)"
-_SECRET = re.compile(_SECRET_WORD, re.IGNORECASE)
-_SECRET_INSIDE = re.compile(rf"{_SECRET_WORD}[\w.]*[\"']?\s*[:=]", re.IGNORECASE)
 
 
 def describe_environment(path: Path, *, command: Sequence[str], directory: Path, seed: int, device: Mapping[str, Any]) -> str:
@@ -31,7 +28,7 @@ def describe_environment(path: Path, *, command: Sequence[str], directory: Path,
     commit = git_commit(directory)
     invocation = {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": hide_secrets(command),
+        "command": hide_values(hide_in_command(command), os.environ),
         "hptune": __version__,
         "git_commit": commit,
     }
@@ -45,27 +42,6 @@ def describe_environment(path: Path, *, command: Sequence[str], directory: Path,
         "invocations": [*_earlier_invocations(path), invocation],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def hide_secrets(command: Sequence[str]) -> list[str]:
-    """Return a command line with `***` for every value whose key or option is named like a secret.
-
-    It knows `--token x`, `--token=x`, `--set a.token=x`, `--set=a.token=x` and values that
-    hold such a key themselves (`--set a={token: x}`).
-    """
-    shown: list[str] = []
-    hide_next = False
-    for word in command:
-        prefix = "--set=" if word.startswith("--set=") else ""
-        name, equals, value = word.removeprefix(prefix).partition("=")
-        if hide_next and not word.startswith("--"):
-            shown.append(HIDDEN)
-        elif equals and (_SECRET.search(name) or _SECRET_INSIDE.search(value)):
-            shown.append(f"{prefix}{name}={HIDDEN}")
-        else:
-            shown.append(word)
-        hide_next = word.startswith("-") and not equals and _SECRET.search(word) is not None
-    return shown
 
 
 def package_versions() -> dict[str, str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hptune.store.environment import describe_environment, git_commit, hide_secrets
+from hptune.confidential import as_variables, hide_in_command, hide_values
+from hptune.store.environment import describe_environment, git_commit
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,14 @@ from hptune.store.environment import describe_environment, git_commit, hide_secr
     ],
 )
 def test_values_named_like_secrets_are_hidden(command: list[str], shown: list[str]) -> None:
-    assert hide_secrets(command) == shown
+    assert hide_in_command(command) == shown
+
+
+def test_what_a_secret_variable_holds_is_hidden_wherever_it_stands() -> None:
+    environment = {"MY_TOKEN": "abcdefgh", "LONGER_TOKEN": "abcdefgh-ij", "TOKENIZERS_PARALLELISM": "false", "HOME": "/home/me"}
+    value = {"a": ["x abcdefgh-ij y abcdefgh", 1, None], "false": "/home/me false"}
+    assert hide_values(value, environment) == {"a": ["x *** y ***", 1, None], "false": "/home/me false"}
+    assert as_variables("abcdefgh-ij/abcdefgh", environment) == "${LONGER_TOKEN}/${MY_TOKEN}"
 
 
 def test_it_says_with_what_on_what_and_how(tmp_path: Path) -> None:
