@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -18,6 +19,8 @@ from hptune.cli.console import harmless
 from hptune.errors import HptuneError
 
 USAGE = 2
+OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""A full disk under a redirected output, or a terminal that went away."""
 
 
 def main() -> int:
@@ -33,9 +36,14 @@ def main() -> int:
             _let_go_of_output()
             return 1
         except (KeyboardInterrupt, typer.Abort):
-            print("\ninterrupted", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print("\ninterrupted", file=sys.stderr)
             return interruption.INTERRUPTED
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS and error.filename is None:
+                _let_go_of_output()
+                _say_error(f"cannot write standard output: {error.strerror}; what was done is saved", error, verbose)
+                return 1
             detail = f"{type(error).__name__}: {error}".rstrip(": ")
             advice = "please report this" if verbose else "run again with --verbose for the traceback, and please report it"
             _say_error(f"internal error: {detail}; {advice}", error, verbose)
@@ -80,12 +88,16 @@ def _command_path(error: Exception) -> str:
 def _say_error(message: str, error: BaseException, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(error)
-    print(f"error: {harmless(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"error: {harmless(message)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _process_settings(verbose: bool) -> Iterator[None]:
     """SIGTERM and SIGHUP end like Ctrl-C; what a terminal cannot show is replaced; warnings of libraries stay out of sight."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: what is said goes nowhere
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -106,7 +118,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _let_go_of_output() -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere."""
+    """Nobody reads any more, or nothing can be written: let the interpreter's last flush go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

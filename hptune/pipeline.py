@@ -52,9 +52,7 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
     conclusion = stage_named(name).conclude(knowledge, done)
     _journal_latest(run, "conclusion", name, conclusion.to_json())
     finished = {**run.progress.finished, name: Finished(knowledge=knowledge, records=tuple(done), conclusion=conclusion)}
-    run.progress = Progress(finished=finished, elapsed=run.progress.elapsed + run.clock() - began)
-    if run.experiment.budget.search_seconds is not None:
-        run.journal.append("clock", {"elapsed": run.progress.elapsed})
+    run.progress = Progress(finished=finished, elapsed=_spent(run, name, began))
     yield StageConcluded(conclusion=conclusion)
     if conclusion.chosen is None:
         raise StageError(f"stage {name}: {conclusion.sentence}")
@@ -104,6 +102,8 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         if len(missing) > 1:
             yield from settle_workers(run)
         for record in _execute(run, missing):
+            if run.experiment.budget.search_seconds is not None and name != "confirm":
+                run.journal.append("clock", {"elapsed": _spent(run, name, began)})
             yield TrialDone(stage=name, record=record)
         done = [records[spec.trial_id] for spec in planned]
         smaller = yield from numerics_within_memory(run, knowledge, done)
@@ -163,7 +163,12 @@ def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Ev
 
 def _out_of_time(run: Run, name: str, began: float) -> bool:
     limit = run.experiment.budget.search_seconds
-    return limit is not None and name != "confirm" and run.progress.elapsed + run.clock() - began >= limit
+    return limit is not None and name != "confirm" and _spent(run, name, began) >= limit
+
+
+def _spent(run: Run, name: str, began: float) -> float:
+    """Seconds of search time spent on the run directory so far, in a stage that `began` then; confirm is not of the search."""
+    return run.progress.elapsed + (0.0 if name == "confirm" else run.clock() - began)
 
 
 def _block(experiment: Experiment, name: str) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
-        raise RunDirectoryError(f"cannot write {path}: {error}; make room, then give the same command again") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise RunDirectoryError(f"cannot write {path}: {reason}; make room, then give the same command again") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> None:
         name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32",
         numerics=Numerics(device_model="made-up device", channels_last=True, threads=2), train_samples=1280,
         val_samples=320, test_samples=0, classes=0, parameters=1, workers=2, seconds_per_step=float("nan"), stages=(stage,), seconds=90.0,
-        user_code=("mine.py:load",), notes=("a note",),
+        user_code=("mine.py:load",), code_files=("mine.py",), notes=("a note",),
     )  # fmt: skip
     monkeypatch.setattr("hptune.estimate.check", lambda loaded: found)
 

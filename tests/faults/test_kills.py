@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,7 +115,7 @@ def stop_training(folder: Path, name: str, stops: Sequence[str], rng: random.Ran
         done += stopped_at(process, lambda point=point: steps_saved(run) >= point * total, rng.uniform(0, 0.2), how)
     saved = steps_saved(run)
     out, _ = hptune(folder, *command)
-    assert saved == total or f"continuing after step {saved} of {total}" in out
+    assert saved in (0, total) or f"continuing after step {saved} of {total}" in out
     ours, theirs = (torch.load(path / "checkpoints" / "weights.pt", weights_only=True) for path in (run, reference))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -162,6 +164,16 @@ def test_trainings_killed_all_over_end_with_the_same_bits(trained: Path, seed: i
     survived = stop_training(trained, f"killed {seed}", kills(rng), rng)
     print(f"training {seed}: {survived} of 10 kills, then the same bits")
     assert survived >= 8
+
+
+def test_without_room_for_a_checkpoint_a_training_says_so_and_goes_on_with_it(trained: Path) -> None:
+    name = "no room"
+    words = shlex.join([sys.executable, "-m", "hptune", "train", "c.yaml", "--run-dir", name])
+    done = subprocess.run(["bash", "-c", f"ulimit -f 12; {words}"], cwd=trained, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"error: cannot write .*/checkpoints/.*: File too large; make room, then give the same command again", done.stderr)
+    assert not list((trained / name / "checkpoints").iterdir())
+    assert stop_training(trained, name, [], random.Random(0)) == 0
 
 
 def test_a_driver_that_is_killed_alone_leaves_no_process_and_no_shared_memory(trained: Path) -> None:

@@ -15,7 +15,7 @@ from hptune.config.schema import Experiment
 from hptune.errors import StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
-from hptune.pipeline import resume_progress, run_stages
+from hptune.pipeline import elapsed_before, resume_progress, run_stages
 from hptune.running import Remark, Run, StageConcluded, StageStarted, TrialDone
 from hptune.store.journal import Journal, replay
 from hptune.store.layout import RunLayout
@@ -243,6 +243,48 @@ def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: P
     spent = now[0]
     go()
     assert now[0] <= spent + 5, "run again, it has nothing left to spend"
+
+
+@pytest.mark.parametrize("events_seen", [4, 12, 25])
+def test_a_time_budget_counts_what_a_killed_run_has_spent(tmp_path: Path, events_seen: int) -> None:
+    config = experiment(
+        budget={"epochs": 10, "search_epochs": 2, "search": "1h"}, stages={"batch_size": {"compare": "samples"}, "confirm": False}
+    )
+    now = [1000.0]
+
+    class Slow(Training):
+        def __call__(self, item: Any) -> Any:
+            now[0] += 5.0
+            return super().__call__(item)
+
+    layout = RunLayout(tmp_path / "r")
+    for killed in (1, 2):
+        with Journal(layout.journal) as journal:
+            run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+            run.progress = resume_progress(journal, TASK, ())
+            before, began = run.progress.elapsed, now[0]
+            trained = [e for e in islice(run_stages(run, enabled_stages(config)), events_seen * killed) if isinstance(e, TrialDone)]
+            assert elapsed_before(journal) == before + now[0] - began
+        assert trained
+        now[0] = 0.0  # another machine's clock
+
+
+def test_confirm_takes_nothing_of_a_time_budget(tmp_path: Path) -> None:
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "1h"}, stages={"batch_size": {"compare": "samples"}})
+    now = [0.0]
+
+    class Slow(Training):
+        def __call__(self, item: Any) -> Any:
+            now[0] += 5.0
+            return super().__call__(item)
+
+    layout = RunLayout(tmp_path / "r")
+    with Journal(layout.journal) as journal:
+        run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+        events = list(run_stages(run, enabled_stages(config)))
+        confirming = sum(isinstance(e, TrialDone) and e.stage == "confirm" for e in events)
+        assert confirming
+        assert elapsed_before(journal) == now[0] - 5.0 * confirming
 
 
 def test_every_item_carries_what_the_run_shares(tmp_path: Path) -> None:
