@@ -165,7 +165,7 @@ def _vertex(at: Array, curve: Array, lowest: int) -> float:
     rise_left, rise_right = curve[lowest - 1] - curve[lowest], curve[lowest + 1] - curve[lowest]
     slope = rise_left * right**2 - rise_right * left**2
     bend = 2 * (rise_left * right - rise_right * left)
-    return float(10 ** (at[lowest] + slope / bend))
+    return float(10 ** (at[lowest] + (slope / bend if bend > 0 else 0.0)))  # losses near the smallest float leave no bend
 
 
 def _cut_short(reading: RangeReading, max_lr: float) -> RangeReading:

@@ -290,3 +290,10 @@ def test_a_ramp_without_a_single_finite_loss_blames_the_loss_and_not_the_lr() ->
     assert found.kind == "diverged_at_once"
     assert found.lr_max is None
     assert found.sentence == "the loss was not finite at the first evaluation, from LR 1e-04 on: look at the loss and the data"
+
+
+def test_losses_near_the_smallest_float_have_a_lowest_point() -> None:
+    t, m = 1e-310, 5e-324
+    loss = [t, t, 0.0, t, m, 0.0, m, 0.0, m, m, t, m, t, m, t, 0.0, t, t, 0.0, 0.0, 0.0, 0.0, m, t]  # its smoothed minimum is flat
+    rates = np.geomspace(1e-4, 10, 24).tolist()
+    assert read_range(rates, loss).lowest_at in [pytest.approx(lr) for lr in rates]
