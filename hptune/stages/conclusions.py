@@ -80,9 +80,9 @@ def interval(row: Row) -> str:
     return f" [{format_number(row.val_loss_low)}, {format_number(row.val_loss_high)}]"
 
 
-def nothing_usable(what: str, done: Sequence[TrialRecord]) -> str:
+def nothing_usable(what: str, ranking: Ranking, done: Sequence[TrialRecord]) -> str:
     """The sentence of a stage in which nothing can be ranked: how its trials ended, and why the first that diverged did."""
-    ends = sorted({"without a finite metric" if record.usable else record.status for record in done})
+    wanting = {record.trial_id for record in done if ranking.criterion == "metric" and record.usable and not is_result(record.metric)}
+    ends = sorted({"completed without a finite metric" if record.trial_id in wanting else record.status for record in done})
     reason = next((f" ({record.error})" for record in done if record.status == "diverged" and record.error), "")
-    wanted = "metric" if any(record.usable for record in done) else "loss"
-    return f"no {what} gave a usable {wanted}: {', '.join(ends) or 'nothing was run'}{reason}"
+    return f"no {what} gave a usable {'metric' if wanting else 'loss'}: {', '.join(ends) or 'nothing was run'}{reason}"

@@ -46,7 +46,7 @@ class Confirm:
         ranking = self._ranking(knowledge, done)
         winner = self._winner(ranking)
         if winner is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("finalist", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("finalist", ranking, done))
         baseline = next((row for row in ranking.rows if _name(row) == BASELINE), None)
         detail: dict[str, Any] = {"winner": _name(winner)}
         if baseline is None or not math.isfinite(baseline.val_loss):

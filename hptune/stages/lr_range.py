@@ -174,7 +174,7 @@ def _series(record: TrialRecord) -> dict[str, object]:
 def _verdict(ranking: Ranking, checked: Sequence[TrialRecord]) -> str:
     if ranking.best is None:
         advice = "; lower stages.lr_range.min_lr or look at the data" if any(r.status == "diverged" for r in checked) else ""
-        return f"{nothing_usable('LR checked in short runs', checked)}{advice}"
+        return f"{nothing_usable('LR checked in short runs', ranking, checked)}{advice}"
     tried = sorted(row.hyperparameters.lr for row in ranking.rows)
     best = ranking.best
     text = (

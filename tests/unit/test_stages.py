@@ -951,7 +951,7 @@ def test_where_nothing_has_a_metric_the_sentence_says_so() -> None:
     done, _ = go(LrRange(), k, lambda spec: replace(Surface()(spec), metric=math.inf))
     conclusion = LrRange().conclude(k, done)
     assert conclusion.chosen is None
-    assert conclusion.sentence.endswith("no LR checked in short runs gave a usable metric: without a finite metric")
+    assert conclusion.sentence.endswith("no LR checked in short runs gave a usable metric: completed without a finite metric")
 
 
 def test_where_everything_diverged_the_sentence_says_why() -> None:
@@ -987,3 +987,19 @@ def test_no_gain_on_the_test_part_is_told_from_losses_that_are_none(odd: float) 
 
 def test_the_sampling_error_of_losses_too_large_to_square_is_infinite() -> None:
     assert block_error([[1e308, -1e308]]) == math.inf
+
+
+@pytest.mark.parametrize("lost", [{"metric": math.nan}, {"val_loss": math.inf}, {"status": "diverged"}])
+def test_refine_never_chooses_what_has_many_seeds_and_no_result(lost: dict[str, object]) -> None:
+    k = knowledge(settings={"trials": 2}, rank_by="metric", seeds=3)
+    often = [Surface()(k.short_run(START, repetition)) for repetition in range(3)]
+    once = [Surface()(k.short_run(START.but(lr=lr))) for lr in (0.05, 0.2)]
+    conclusion = Refine().conclude(k, [replace(often[0], **lost), *often[1:], *once])  # type: ignore[arg-type]
+    assert conclusion.chosen in [record.spec.hyperparameters for record in once]
+    assert "nan" not in conclusion.sentence
+
+
+def test_finalists_that_diverged_on_one_seed_are_not_said_to_have_no_metric() -> None:
+    k = knowledge(settings={"seeds": 2, "finalists": [("baseline", asdict(START)), ("better", asdict(START.but(lr=0.2)))]})
+    done, _ = go(Confirm(), k, lambda spec: diverged(spec) if spec.repetition % 2 else replace(Surface()(spec), metric=math.nan))
+    assert Confirm().conclude(k, done).sentence == "no finalist gave a usable loss: completed, diverged"
