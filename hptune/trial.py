@@ -18,6 +18,8 @@ from hptune.schedules import Schedule
 
 Status = Literal["completed", "diverged", "out_of_memory", "failed"]
 
+LARGEST = 1e100  # losses and metrics beyond are no results: their squares overflow, and no loss in float32 comes near
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
@@ -176,8 +178,8 @@ class TrialRecord:
 
     @property
     def usable(self) -> bool:
-        """Whether the trial completed with a finite validation loss, so that it can be ranked."""
-        return self.status == "completed" and math.isfinite(self.val_loss)
+        """Whether the trial completed with a validation loss that `is_result`, so that it can be ranked."""
+        return self.status == "completed" and is_result(self.val_loss)
 
     @property
     def samples_per_second(self) -> float:
@@ -198,6 +200,11 @@ class TrialRecord:
         for name in ("val_block_losses", "test_block_losses"):
             known[name] = tuple(data.get(name, ()))
         return cls(**known)
+
+
+def is_result(value: float) -> bool:
+    """Whether a loss or metric can be compared with others: neither NaN nor infinite, nor larger than `LARGEST` in size."""
+    return abs(value) <= LARGEST
 
 
 @lru_cache(maxsize=2**14)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hptune.analysis.ranking import Ranking, Row
 from hptune.analysis.wording import format_number
+from hptune.trial import is_result
 
 Cause = Literal["LR too small", "LR too large", "regularization too weak", "regularization too strong"]
 
@@ -59,7 +60,8 @@ def _lr(worse: Sequence[Row], diverged: Sequence[Row], chosen: Row) -> list[Find
 
 def _regularization(worse: Sequence[Row], chosen: Row) -> list[Finding]:
     own = chosen.hyperparameters
-    rows = [r for r in worse if r.hyperparameters == own.but(weight_decay=r.hyperparameters.weight_decay)]
+    read = [r for r in worse if is_result(r.train_loss) and is_result(chosen.train_loss)]
+    rows = [r for r in read if r.hyperparameters == own.but(weight_decay=r.hyperparameters.weight_decay)]
     weak = [r for r in rows if r.hyperparameters.weight_decay < own.weight_decay and r.train_loss < chosen.train_loss]
     strong = [r for r in rows if r.hyperparameters.weight_decay > own.weight_decay and r.train_loss > chosen.train_loss]
     sides: tuple[tuple[Cause, Row | None], ...] = (

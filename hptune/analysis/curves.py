@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hptune.analysis.quantiles import student
 from hptune.analysis.wording import format_number
-from hptune.trial import CurveSummary
+from hptune.trial import CurveSummary, is_result
 
 Array = NDArray[np.float64]
 Kind = Literal["turned_up", "still_falling", "flat", "diverged_at_once", "too_short"]
@@ -86,7 +86,7 @@ def read_ramp(curve: CurveSummary) -> RangeReading:
 
 def read_range(lr: Sequence[float], loss: Sequence[float]) -> RangeReading:
     """Read one loss of a ramp: `loss` at rising `lr`, both of shape (points,); from the first one that is not finite on, nothing counts."""
-    finite = next((i for i, value in enumerate(loss) if not math.isfinite(value)), len(loss))
+    finite = next((i for i, value in enumerate(loss) if not is_result(value)), len(loss))
     broken = finite < len(loss)
     if finite < 3:
         return RangeReading(kind="diverged_at_once" if broken else "too_short", ends_at=lr[finite - 1] if finite else None)
@@ -165,7 +165,7 @@ def _vertex(at: Array, curve: Array, lowest: int) -> float:
     rise_left, rise_right = curve[lowest - 1] - curve[lowest], curve[lowest + 1] - curve[lowest]
     slope = rise_left * right**2 - rise_right * left**2
     bend = 2 * (rise_left * right - rise_right * left)
-    return float(10 ** (at[lowest] + slope / bend))
+    return float(10 ** (at[lowest] + (slope / bend if bend > 0 else 0.0)))  # losses near the smallest float leave no bend
 
 
 def _cut_short(reading: RangeReading, max_lr: float) -> RangeReading:
@@ -209,6 +209,9 @@ def _nothing_to_suggest(readings: Sequence[RangeReading], min_lr: float, max_lr:
         then = "then rose: look at the scale of the inputs" if rose else "raise stages.lr_range.max_lr or look at the data"
         sentence = f"the loss did not move between LR {format_number(min_lr)} and {format_number(last)}{', ' if rose else ': '}{then}"
         return RangeSummary(kind="flat", sentence=sentence)
+    if all(reading.ends_at is None for reading in readings):
+        sentence = f"the loss was not finite at the first evaluation, from LR {format_number(min_lr)} on: look at the loss and the data"
+        return RangeSummary(kind="diverged_at_once", sentence=sentence)
     sentence = f"the loss rose from the first step, at LR {format_number(min_lr)}: lower stages.lr_range.min_lr"
     return RangeSummary(kind="diverged_at_once", sentence=sentence)
 

@@ -14,9 +14,9 @@ from typing import Literal
 
 from hptune.analysis.additive import fit_additive
 from hptune.analysis.diagnosis import summarize_clues
-from hptune.analysis.scale import Scale
+from hptune.analysis.scale import Scale, exponential
 from hptune.analysis.wording import format_number
-from hptune.trial import Hyperparameters, TrialRecord
+from hptune.trial import Hyperparameters, TrialRecord, is_result
 
 Verdict = Literal["best", "tied", "worse", "diverged", "out_of_memory", "failed"]
 Criterion = Literal["val_loss", "metric"]
@@ -64,8 +64,8 @@ class Row:
     positive); `val_loss_low` and `val_loss_high` its 95 % interval, the seeds taken as they are. `train_loss`: plain mean. `seeds`:
     completed trials. `steps` and `samples`: a trial's mean, rounded; `seconds`: sum over the trials; `samples_per_second`: all
     samples over all seconds. A candidate of which any trial did not complete has no loss; its `verdict` is the worst such status
-    (diverged, then out_of_memory, then failed); completed without a finite loss counts as diverged, without the metric that is ranked
-    by as failed.
+    (diverged, then out_of_memory, then failed); completed without a loss that is a result counts as diverged, without the metric that
+    is ranked by as failed.
     """
 
     values: tuple[tuple[str, float | int | str], ...]
@@ -163,8 +163,8 @@ class Ranking:
         if not self.loss.logarithmic:
             return comparison
         gap, margin = self.loss.gap(a, b), self.loss.margin(a, b)
-        comparison = replace(comparison, ratio=math.exp(gap))
-        return comparison if math.isinf(margin) else replace(comparison, low=math.exp(gap - margin), high=math.exp(gap + margin))
+        comparison = replace(comparison, ratio=exponential(gap))
+        return comparison if math.isinf(margin) else replace(comparison, low=exponential(gap - margin), high=exponential(gap + margin))
 
     def _position(self, row: Row) -> int | None:
         return next((at for other, at in zip(self.rows, self.positions, strict=False) if other.trials == row.trials), None)
@@ -247,7 +247,7 @@ def _label(row: Row) -> str:
 
 
 def _is_usable(candidate: Candidate, by_metric: bool) -> bool:
-    return bool(candidate.records) and all(r.usable and (not by_metric or math.isfinite(r.metric)) for r in candidate.records)
+    return bool(candidate.records) and all(r.usable and (not by_metric or is_result(r.metric)) for r in candidate.records)
 
 
 def _loss_scale(candidates: Sequence[Candidate], prior: Noise) -> tuple[Scale, Noise]:
@@ -278,7 +278,7 @@ def _metric_scale(candidates: Sequence[Candidate], larger_is_better: bool) -> Sc
 
 def _adjusted_metrics(candidates: Sequence[Candidate]) -> list[float]:
     """The adjusted mean metric of each candidate; NaN for those of which a trial has none."""
-    measured = [i for i, candidate in enumerate(candidates) if all(math.isfinite(r.metric) for r in candidate.records)]
+    measured = [i for i, candidate in enumerate(candidates) if all(is_result(r.metric) for r in candidate.records)]
     means = fit_additive(*_cells([candidates[i] for i in measured], lambda record: record.metric)).means
     found = dict(zip(measured, means, strict=True))
     return [float(found.get(i, math.nan)) for i in range(len(candidates))]

@@ -15,4 +15,4 @@ def block_error(blocks: Sequence[Sequence[float]]) -> float:
     if len(means) < 2:
         return math.nan
     centre = sum(means) / len(means)
-    return math.sqrt(sum((m - centre) ** 2 for m in means) / (len(means) - 1) / len(means))
+    return math.sqrt(sum((m - centre) * (m - centre) for m in means) / (len(means) - 1) / len(means))

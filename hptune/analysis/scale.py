@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 from hptune.analysis.additive import AdditiveFit
@@ -11,6 +12,7 @@ from hptune.analysis.quantiles import student, studentized_range
 MIN_DF = 3  # degrees of freedom below which nothing is claimed: Student's t is 4.3 at two, 12.7 at one
 CONFIDENCE = 0.95
 NEAR = 0.01  # a safer or cheaper candidate may cost this share
+LARGEST_LOG = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,4 +81,9 @@ class Scale:
         return self.gap(a, b) <= self.sd * math.sqrt(variance)
 
     def _own_unit(self, value: float) -> float:
-        return math.exp(value) if self.logarithmic else value
+        return exponential(value) if self.logarithmic else value
+
+
+def exponential(value: float) -> float:
+    """Return e to the `value`, or the largest number there is: intervals of losses that are orders of magnitude apart end nowhere."""
+    return math.exp(min(value, LARGEST_LOG))

@@ -67,8 +67,9 @@ def _conclude(session: Session, record: TrialRecord, console: Console) -> None:
     from hptune.cli.summary import shown
 
     if record.status != "completed":
-        what = record.error or {"diverged": "the loss grew beyond bounds; a lower LR may help"}.get(record.status, "")
-        raise HptuneError(f"the training ended as {record.status.replace('_', ' ')} after {words.count(record.steps, 'step')}: {what}")
+        advice = "; a lower LR may help" if record.status == "diverged" else ""
+        ended = f"the training ended as {record.status.replace('_', ' ')} after {words.count(record.steps, 'step')}"
+        raise HptuneError(f"{ended}: {record.error}{advice}" if record.error else f"{ended}{advice}")
     metric = session.experiment.metric.name or "metric"
     results = {"val loss": record.val_loss, metric: record.metric, "test loss": record.test_loss, f"test {metric}": record.test_metric}
     known = ", ".join(f"{name} {words.number(value)}" for name, value in results.items() if words.number(value))

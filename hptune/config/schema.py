@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from hptune.config.fields import (
     Count,
@@ -213,6 +213,14 @@ class Experiment(Section):
     def _is_a_folder_name(cls, value: str) -> str:
         if value != folder_name(value):
             raise ValueError(f'{value!r} cannot name a folder: leave out / \\ : * ? " < > | and spaces or dots at the ends')
+        return value
+
+    @field_validator("rank_by")
+    @classmethod
+    def _has_a_metric(cls, value: str, info: ValidationInfo) -> str:
+        metric = info.data.get("metric")
+        if value == "metric" and metric is not None and metric.name == "none":
+            raise ValueError("there is no metric to rank by: metric is none")
         return value
 
     @model_validator(mode="before")

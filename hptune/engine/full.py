@@ -51,15 +51,19 @@ def train_full(
     and KeyboardInterrupt raised. Raises RunDirectoryError where a file cannot be written.
     """
     saved = Checkpoints(checkpoints, spec.trial_id)
+    report = progress or (lambda _: None)
 
     def train(training: Training) -> None:
         try:
-            _train(training, saved, every, progress or (lambda _: None), stop)
+            _train(training, saved, every, report, stop)
         except Exception:
             if stop():  # an interrupt from the keyboard ends data loaders as well: that is no failure of the training
                 raise KeyboardInterrupt from None
             raise
         if not training.diverged:
+            if broken := [name for name, p in training.model.named_parameters() if not bool(p.isfinite().all())]:
+                note = f"the weights hold NaN or infinite values, though the loss is finite: {', '.join(broken[:3])}"
+                report(_progress(training, (note,)))
             write_tensors(weights, {name: tensor.cpu() for name, tensor in training.model.state_dict().items()})
 
     return guarded(problem, spec, train)

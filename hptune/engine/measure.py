@@ -55,8 +55,16 @@ def measure(
             meter.add(output, target, len(piece))
         metric = meter.value()
     losses = tuple(mean.value() for mean in means)
-    total = math.fsum(loss * mean.samples for loss, mean in zip(losses, means, strict=True))
+    total = _sum([loss * mean.samples for loss, mean in zip(losses, means, strict=True)])
     return Measurement(total / len(chosen), metric, losses)
+
+
+def _sum(values: list[float]) -> float:
+    """The exact sum; infinite or NaN where `fsum` refuses: infinities of both signs, or more than a float holds."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return sum(values)
 
 
 def chosen_samples(samples: int, limit: int | None) -> Tensor:

@@ -108,7 +108,7 @@ def _from_target(name: str, function: Callable[..., Any]) -> Callable[[Any, Any]
             value = function(output, target)
         try:
             return torch.tensor(float(value), dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UserCodeError(f"metric target {name} returned {form}: return one number") from error
 

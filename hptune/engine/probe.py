@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hptune.engine.flops import count_flops
-from hptune.engine.measure import measure, set_training
+from hptune.engine.measure import Measurement, measure, set_training
 from hptune.engine.memory import free_memory, is_out_of_memory
 from hptune.engine.numerics import autocast, for_cost, in_force
 from hptune.engine.program import capturable, rig_for
@@ -43,7 +44,7 @@ def probe(problem: Problem) -> Settled:
     numerics, notes = problem.task.numerics, list[str]()
     while True:
         try:
-            flops = _first_step(problem, numerics, size)
+            flops, measured = _first_step(problem, numerics, size)
             break
         except Exception as error:
             milder = _milder(numerics, size, error)
@@ -52,6 +53,7 @@ def probe(problem: Problem) -> Settled:
         numerics, note = milder
         notes.append(note)
         free_memory(problem.device)
+    notes += _without_a_result(problem, measured)
     numerics = for_cost(numerics, problem.experiment, flops=flops, train_samples=len(problem.parts.train))
     if numerics.compiled and (reason := _reason_against_compiling(problem, numerics, size)):
         numerics = replace(numerics, compiled=False)
@@ -74,8 +76,8 @@ def _batch_size(problem: Problem) -> int:
     return max(sizes.values())
 
 
-def _first_step(problem: Problem, numerics: Numerics, size: int) -> int:
-    """Try a step and an evaluation; return the floating-point operations of one sample, forward and backward."""
+def _first_step(problem: Problem, numerics: Numerics, size: int) -> tuple[int, Measurement]:
+    """Try a step and an evaluation; return the floating-point operations of one sample, forward and backward, and what was measured."""
     experiment = problem.experiment
     at_once = min(size, numerics.micro_batch or size)
     with in_force(numerics), seeded(experiment.seed, problem.device), _blaming(problem, size):
@@ -85,8 +87,21 @@ def _first_step(problem: Problem, numerics: Numerics, size: int) -> int:
         flops = count_flops(lambda: _check_step(problem, model, numerics, at_once))
         own = experiment.baseline_hyperparameters()
         updater.step(own.lr, own.momentum, own.weight_decay)
-        measure(problem, model, problem.parts.val, numerics, limit=at_once)
-    return flops // at_once
+        measured = measure(problem, model, problem.parts.val, numerics, limit=at_once)
+    return flops // at_once, measured
+
+
+def _without_a_result(problem: Problem, measured: Measurement) -> list[str]:
+    """Sentences on a loss or metric that nothing can be ranked by; a later step may still mend it."""
+    notes = []
+    if not math.isfinite(measured.loss):
+        notes.append(
+            f"after one step at the baseline the validation loss is {measured.loss:g}, while the training loss was finite before it: "
+            "is the baseline's LR far too large, or does the model or the loss differ in eval mode?"
+        )
+    elif problem.experiment.rank_by == "metric" and not math.isfinite(measured.metric):
+        notes.append(f"after one step at the baseline the metric is {measured.metric:g}: a trial that ends so cannot win")
+    return notes
 
 
 def _milder(numerics: Numerics, size: int, error: Exception) -> tuple[Numerics, str] | None:
@@ -161,7 +176,7 @@ def _check_finite(batch: Any, output: Any, loss: Tensor) -> None:
         raise DataError(
             f"the untrained model's output is not finite; inputs reach {largest:.3g}: scale them to about 1, or look at its layers"
         )
-    raise ConfigError(f"the loss of the untrained model is {float(loss)}: the loss does not fit these outputs and targets", key="loss")
+    raise ConfigError(f"the loss of the untrained model is {loss.item():g}: the loss does not fit these outputs and targets", key="loss")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

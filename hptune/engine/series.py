@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hptune.analysis.wording import format_number
 from hptune.schedules import Table
 from hptune.trial import Curve, CurveSummary, StopRule
 
@@ -49,23 +50,34 @@ class Series:
         self._losses, self.evaluations = np.zeros(0), list(evaluations)
 
     def diverged(self, done: int, rule: StopRule, batch_size: int) -> bool:
-        """Whether `rule` ends the training after `done` steps: see `StopRule`.
+        """Whether `rule` ends the training after `done` steps."""
+        return self.divergence(done, rule, batch_size) is not None
+
+    def divergence(self, done: int, rule: StopRule, batch_size: int) -> str | None:
+        """Why `rule` ends the training after `done` steps, in a sentence, or None where it goes on: see `StopRule`.
 
         The reference is the mean loss of the first steps: one window of them, or as few as make up 256 samples, since a training
         that explodes at once would raise its own bar.
         """
         losses = self.losses(done)
-        if not np.isfinite(losses).all() or (self.evaluations and not math.isfinite(self.evaluations[-1].loss)):
-            return True
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if broken.size:
+            return f"the training loss was {losses[broken[0]]:g} at step {broken[0] + 1}"
+        if self.evaluations and not math.isfinite(self.evaluations[-1].loss):
+            last = self.evaluations[-1]
+            return f"the validation loss was {last.loss:g} after {last.step} steps, while the training loss was finite"
         if done < rule.window:
-            return False
+            return None
         first = min(rule.window, -(-REFERENCE_SAMPLES // batch_size))
         reference = float(losses[:first].mean())
         if rule.relative_to_best:
             whole = losses[: done - done % rule.window].reshape(-1, rule.window).mean(axis=1)
             reference = min(reference, float(whole.min()))
         recent = float(losses[done - rule.window :].mean())
-        return recent > reference + (rule.factor - 1) * abs(reference)
+        if recent <= reference + (rule.factor - 1) * abs(reference):
+            return None
+        where = "its lowest" if rule.relative_to_best else "the first steps"
+        return f"the training loss rose to {format_number(recent)}, from {format_number(reference)} at {where}"
 
     def train_loss(self, done: int) -> float:
         """Mean loss over the steps after the last-but-one evaluation; NaN without any step."""
@@ -106,4 +118,5 @@ class Series:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else math.nan
+    with np.errstate(invalid="ignore"):  # infinite losses of both signs have no mean
+        return float(values.mean()) if len(values) else math.nan

@@ -117,7 +117,7 @@ def _attempted(problem: Problem, spec: TrialSpec, attempt: _Attempt, train: Call
                 attempt.training = training
                 train(training)
             if training.diverged:
-                return "diverged", None
+                return "diverged", training.divergence
             if spec.test and problem.parts.test is not None:
                 attempt.test = measure(problem, training.model, problem.parts.test, spec.numerics, blocks=TEST_BLOCKS)
     except RunDirectoryError:

@@ -75,6 +75,11 @@ class Training:
         return self._rig.model
 
     @property
+    def divergence(self) -> str | None:
+        """Why the training must end here, in a sentence; None while it may go on."""
+        return self.series.divergence(self.done, self.spec.stop, self.spec.hyperparameters.batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Whole batches of the training part."""
         return len(self.problem.parts.train) // self.spec.hyperparameters.batch_size

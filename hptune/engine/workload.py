@@ -82,7 +82,9 @@ class Problem:
         result = step(model, batch)
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], Tensor) or result[0].ndim:
             name = self.experiment.step.target if self.experiment.step else "step"
-            raise UserCodeError(f"step target {name} returned {_form(result)}: return (loss, output), the loss a 0-dim tensor")
+            pair = isinstance(result, tuple) and len(result) == 2
+            form = f"{_form(result[0])} as the loss" if pair else _form(result)
+            raise UserCodeError(f"step target {name} returned {form}: return (loss, output), the loss a 0-dim tensor")
         target = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
         return result[0], result[1], target
 

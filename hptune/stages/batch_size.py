@@ -56,7 +56,9 @@ class BatchSize:
         notes = [*self._left_out(knowledge), *self._lr_at_edge(knowledge, chosen, done), *_safer_lr(knowledge, chosen, done)]
         detail = {"speeds": [list(pair) for pair in knowledge.speeds], "compare": knowledge.settings["compare"]}
         if chosen is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("batch size", done), notes=notes, detail=detail)
+            return conclusion(
+                self.name, ranking, done, None, sentence=nothing_usable("batch size", ranking, done), notes=notes, detail=detail
+            )
         basis = "equal compute time" if knowledge.speeds else "equal samples"
         sentence = (
             f"{comparison('batch_size', ranking, chosen, preferred='larger')} (at {basis}, LR {format_number(chosen.hyperparameters.lr)})"

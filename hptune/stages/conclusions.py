@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from hptune.analysis.causes import findings
 from hptune.analysis.ranking import Ranking, Row, disagreement
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
-from hptune.trial import TrialRecord
+from hptune.trial import TrialRecord, is_result
 
 
 def conclusion(
@@ -24,7 +25,7 @@ def conclusion(
 ) -> Conclusion:
     """Assemble a stage's conclusion: `chosen` is the row that goes on; costs are summed over all its trials."""
     causes = [finding.sentence for finding in findings(ranking, chosen)] if chosen else []
-    remarks = [disagreement(ranking), failures(done)]
+    remarks = [disagreement(ranking), failures(done), without_metric(ranking, done)]
     return Conclusion(
         stage=stage,
         sentence=sentence,
@@ -43,6 +44,16 @@ def failures(done: Sequence[TrialRecord]) -> str | None:
     """A sentence on trials that raised, with the first error."""
     failed = [record for record in done if record.status == "failed"]
     return f"{len(failed)} of {len(done)} trials failed: {failed[0].error}" if failed else None
+
+
+def without_metric(ranking: Ranking, done: Sequence[TrialRecord]) -> str | None:
+    """A sentence on trials with a loss but no finite metric; where all of them are NaN and the loss is ranked by, none was asked for."""
+    usable = [record for record in done if record.usable]
+    lost = [record for record in usable if not is_result(record.metric)]
+    if not lost or (ranking.criterion == "val_loss" and all(math.isnan(record.metric) for record in usable)):
+        return None
+    effect = ": they cannot win" if ranking.criterion == "metric" else ""
+    return f"{len(lost)} of {len(done)} trials ended without a finite metric{effect}"
 
 
 def comparison(name: str, ranking: Ranking, chosen: Row, *, preferred: str) -> str:
@@ -69,6 +80,9 @@ def interval(row: Row) -> str:
     return f" [{format_number(row.val_loss_low)}, {format_number(row.val_loss_high)}]"
 
 
-def nothing_usable(what: str, done: Sequence[TrialRecord]) -> str:
-    """The sentence of a stage in which nothing completed."""
-    return f"no {what} gave a usable loss: {', '.join(sorted({r.status for r in done})) or 'nothing was run'}"
+def nothing_usable(what: str, ranking: Ranking, done: Sequence[TrialRecord]) -> str:
+    """The sentence of a stage in which nothing can be ranked: how its trials ended, and why the first that diverged did."""
+    wanting = {record.trial_id for record in done if ranking.criterion == "metric" and record.usable and not is_result(record.metric)}
+    ends = sorted({"completed without a finite metric" if record.trial_id in wanting else record.status for record in done})
+    reason = next((f" ({record.error})" for record in done if record.status == "diverged" and record.error), "")
+    return f"no {what} gave a usable {'metric' if wanting else 'loss'}: {', '.join(ends) or 'nothing was run'}{reason}"

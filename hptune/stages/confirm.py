@@ -16,7 +16,7 @@ from hptune.analysis.wording import format_number
 from hptune.stages.base import Knowledge
 from hptune.stages.conclusions import conclusion, nothing_usable
 from hptune.stages.rounds import ranked
-from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
+from hptune.trial import Hyperparameters, TrialRecord, TrialSpec, is_result
 
 BASELINE = "baseline"
 SHARES = (0.5, 0.25)  # shorter trainings of the recommended configuration
@@ -46,7 +46,7 @@ class Confirm:
         ranking = self._ranking(knowledge, done)
         winner = self._winner(ranking)
         if winner is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("finalist", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("finalist", ranking, done))
         baseline = next((row for row in ranking.rows if _name(row) == BASELINE), None)
         detail: dict[str, Any] = {"winner": _name(winner)}
         if baseline is None or not math.isfinite(baseline.val_loss):
@@ -93,7 +93,7 @@ class Confirm:
 def test_gain(winner: Row, baseline: Row, done: Sequence[TrialRecord]) -> dict[str, float] | None:
     """Mean test losses and metrics of both, and the difference with its two errors: over seeds, and over the test part's blocks."""
     pairs = _paired(winner, baseline, done)
-    if not pairs or any(not math.isfinite(a.test_loss - b.test_loss) for a, b in pairs):
+    if not pairs or not all(is_result(record.test_loss) for pair in pairs for record in pair):
         return None
     differences = [a.test_loss - b.test_loss for a, b in pairs]
     mean = sum(differences) / len(differences)

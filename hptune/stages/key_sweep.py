@@ -34,7 +34,7 @@ class KeySweep:
         column = self.name.rpartition(".")[2]
         ranking = ranked(knowledge, done, lambda spec: ((column, values[contender(spec)]),))
         if ranking.best is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable(f"value of {self.name}", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable(f"value of {self.name}", ranking, done))
         sentence = comparison(column, ranking, ranking.best, preferred="")
         detail: dict[str, Any] = {"key": self.name, "value": dict(ranking.best.values)[column]}
         own = next((row for row in ranking.rows if dict(row.values)[column] == _own_value(knowledge)), None)

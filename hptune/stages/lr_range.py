@@ -12,7 +12,7 @@ from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
-from hptune.stages.conclusions import conclusion
+from hptune.stages.conclusions import conclusion, nothing_usable
 from hptune.stages.rounds import criterion, next_round, ranked
 from hptune.trial import StopRule, TrialRecord, TrialSpec
 
@@ -57,7 +57,8 @@ class LrRange:
             "high": summary.high,
         }
         if ranking.rows:
-            return conclusion(self.name, ranking, done, ranking.best, sentence=f"{summary.sentence}; {_verdict(ranking)}", detail=detail)
+            sentence = f"{summary.sentence}; {_verdict(ranking, _checked(done))}"
+            return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
         found = conclusion(
             self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail
         )
@@ -94,7 +95,7 @@ class LrRange:
         """
         losses = {r.spec.hyperparameters.lr: criterion(k, r) for r in _checked(done) if r.spec.repetition == 0}
         losses |= {r.spec.hyperparameters.lr: math.inf for r in _checked(done) if not r.usable}
-        limit = min((lr for lr, loss in losses.items() if math.isinf(loss)), default=math.inf)
+        limit = min((r.spec.hyperparameters.lr for r in _checked(done) if not r.usable), default=math.inf)
         rates = [lr for lr in self._first_rates(k, done) if lr <= limit or lr in losses]
         for _ in range(BRACKETS):
             if not losses.keys() >= set(rates):
@@ -170,9 +171,10 @@ def _series(record: TrialRecord) -> dict[str, object]:
     return {"repetition": record.spec.repetition, **{name: list(values) for name, values in series.items()}}
 
 
-def _verdict(ranking: Ranking) -> str:
+def _verdict(ranking: Ranking, checked: Sequence[TrialRecord]) -> str:
     if ranking.best is None:
-        return f"all {len(ranking.rows)} short runs around it diverged or failed: lower stages.lr_range.min_lr or look at the data"
+        advice = "; lower stages.lr_range.min_lr or look at the data" if any(r.status == "diverged" for r in checked) else ""
+        return f"{nothing_usable('LR checked in short runs', ranking, checked)}{advice}"
     tried = sorted(row.hyperparameters.lr for row in ranking.rows)
     best = ranking.best
     text = (

@@ -30,7 +30,7 @@ class Momentum:
         """Choose the lowest loss; a lower momentum where the difference is within the noise."""
         ranking = ranked(knowledge, done, _columns)
         if ranking.best is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("momentum", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("momentum", ranking, done))
         chosen = min(ranking.near_equal(), key=lambda row: row.hyperparameters.momentum)
         sentence = comparison("momentum", ranking, chosen, preferred="lower and so safer")
         return conclusion(self.name, ranking, done, chosen, sentence=sentence)

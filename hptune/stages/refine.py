@@ -101,7 +101,7 @@ class Refine:
         run = _Runs(knowledge)
         ranking = ranked(knowledge, done, _columns, prior=NO_NOISE if run.longer else None)
         if ranking.best is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("proposal", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("proposal", ranking, done))
         chosen = _best_longer(run, ranking, done) if run.longer else _best_of_most_seeds(ranking)
         h = chosen.hyperparameters
         found = "the current best stays" if h == run.start else "a proposal goes on"
@@ -197,8 +197,9 @@ def _figures(value: float) -> float:
 
 
 def _best_of_most_seeds(ranking: Ranking) -> Row:
-    seeds = max(row.seeds for row in ranking.rows)
-    return next(row for row in ranking.rows if row.seeds == seeds)
+    usable = ranking.rows[: len(ranking.positions)]
+    seeds = max(row.seeds for row in usable)
+    return next(row for row in usable if row.seeds == seeds)
 
 
 def _best_longer(run: _Runs, ranking: Ranking, done: Sequence[TrialRecord]) -> Row:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from hptune.analysis.ranking import Candidate, Noise, Ranking, in_race, rank
 from hptune.stages.base import Knowledge
-from hptune.trial import TrialRecord, TrialSpec, derive_seed
+from hptune.trial import TrialRecord, TrialSpec, derive_seed, is_result
 
 DISAGREEING = 0.3  # of the lowest loss: seeds further apart than that may be at the edge of stability
 Columns = Callable[[TrialSpec], tuple[tuple[str, float | int | str], ...]]
@@ -99,8 +99,8 @@ def within(k: Knowledge, specs: Sequence[TrialSpec], done: Sequence[TrialRecord]
 
 
 def criterion(k: Knowledge, record: TrialRecord) -> float:
-    """What the config ranks by, as a number to be made small; infinite where the trial gave none."""
-    if not record.usable:
+    """What the config ranks by, as a number to be made small; infinite where the trial gave none, so that it never wins."""
+    if not record.usable or (k.rank_by == "metric" and not is_result(record.metric)):
         return math.inf
     if k.rank_by == "metric":
         return -record.metric if k.larger_is_better else record.metric

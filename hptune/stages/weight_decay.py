@@ -42,7 +42,7 @@ class WeightDecay:
         k = knowledge
         ranking = ranked(k, done, lambda spec: _columns(k, spec.hyperparameters))
         if ranking.best is None:
-            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("weight decay", done))
+            return conclusion(self.name, ranking, done, None, sentence=nothing_usable("weight decay", ranking, done))
         chosen = middle(ranking.near_equal(), ranking.best)
         notes = []
         if self._beyond(k, [row.hyperparameters.weight_decay for row in ranking.rows], done) is not None:

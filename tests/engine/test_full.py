@@ -1,9 +1,11 @@
 """Full trainings: stopped anywhere, continued to the same bits."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from training_problems import USER_CODE, opened, own, reproducible, spec_of
 
 from hptune.engine.full import train_full
@@ -142,6 +144,37 @@ def test_a_diverged_training_saves_no_weights(tmp_path):
     outcome, _ = train(problem, spec_of(problem, lr=1e20), tmp_path)
     assert outcome.record.status == "diverged"
     assert not (tmp_path / "checkpoints" / "weights.pt").exists()
+
+
+class Blind(nn.Module):
+    """A parameter that the output does not depend on, and whose gradient is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.unseen = nn.Linear(6, 2), nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.layer(x) + _Endless.apply(self.unseen)
+
+
+class _Endless(torch.autograd.Function):
+    @staticmethod
+    def forward(_, parameter):
+        return torch.zeros_like(parameter)
+
+    @staticmethod
+    def backward(_, gradient):
+        return torch.full_like(gradient, torch.inf)
+
+
+def test_weights_that_are_no_numbers_beside_a_finite_loss_are_pointed_out(tmp_path):
+    code = tmp_path / "own.py"
+    code.write_text(USER_CODE)
+    problem = open_problem(own(str(code)))
+    outcome, seen = train(replace(problem, make_model=Blind), spec_of(problem), tmp_path)
+    assert outcome.record.status == "completed"
+    notes = [note for progress in seen for note in progress.notes]
+    assert notes == ["the weights hold NaN or infinite values, though the loss is finite: unseen"]
 
 
 def test_a_disk_that_takes_no_checkpoint_is_not_a_failed_training(tmp_path):

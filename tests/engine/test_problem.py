@@ -378,3 +378,74 @@ def test_a_step_that_cannot_be_compiled_trains_uncompiled(monkeypatch):
     task = opened(executor={"compile": True}).task
     assert not task.numerics.compiled
     assert "the training step is not compiled: RuntimeError: no compiler here" in task.notes
+
+
+# ---- numbers that are none
+
+
+ODD = """
+import math
+
+import torch
+from torch.nn.functional import cross_entropy
+
+
+def undefined(output, target):
+    return cross_entropy(output, target) * math.nan
+
+
+def unbounded(output, target):
+    return cross_entropy(output, target) - math.inf
+
+
+def unmeasurable(output, target):
+    return cross_entropy(output, target) * (1 if torch.is_grad_enabled() else math.nan)
+
+
+def no_number(output, target):
+    return math.nan
+
+
+def too_long(output, target):
+    return 10**400
+
+
+def of_one_entry(model, batch):
+    output = model(batch[0])
+    return cross_entropy(output, batch[1]).reshape(1), output
+"""
+
+
+@pytest.fixture
+def odd(tmp_path):
+    file = tmp_path / "odd.py"
+    file.write_text(ODD)
+    return str(file)
+
+
+@pytest.mark.parametrize(("loss", "value"), [("undefined", "nan"), ("unbounded", "-inf")])
+def test_a_loss_that_is_no_number_from_the_first_step_on(odd, loss, value):
+    with pytest.raises(ConfigError, match=f"loss: the loss of the untrained model is {value}: the loss does not fit"):
+        opened(loss={"target": f"{odd}:{loss}"})
+
+
+def test_a_loss_that_is_no_number_in_validation_is_noted_before_anything_runs(odd):
+    notes = opened(loss={"target": f"{odd}:unmeasurable"}).task.notes
+    assert [note for note in notes if note.startswith("after one step at the baseline the validation loss is nan, while the training loss")]
+    assert not opened().task.notes
+
+
+@pytest.mark.parametrize("rank_by", ["metric", "val_loss"])
+def test_a_metric_that_is_no_number_is_noted_where_it_is_ranked_by(odd, rank_by):
+    notes = opened(metric={"target": f"{odd}:no_number"}, rank_by=rank_by).task.notes
+    assert ("after one step at the baseline the metric is nan: a trial that ends so cannot win" in notes) is (rank_by == "metric")
+
+
+def test_a_metric_beyond_all_floats_is_the_users_mistake(odd):
+    with pytest.raises(UserCodeError, match="too_long returned int: return one number"):
+        opened(metric={"target": f"{odd}:too_long"})
+
+
+def test_a_loss_of_one_entry_from_a_step_is_named_by_its_shape(odd):
+    with pytest.raises(UserCodeError, match=r"returned a tensor of shape \(1,\) as the loss: return \(loss, output\), the loss a 0-dim"):
+        opened(step={"target": f"{odd}:of_one_entry"})

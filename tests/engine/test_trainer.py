@@ -300,7 +300,7 @@ def test_divergence_is_a_result(digits):
     problem = opened(loss="mse", data={"name": "digits", "split": "random"}, metric="none")
     record = run_trial(problem, spec_of(problem, lr=1e4, steps=40, schedule=Schedule(kind="constant"))).record
     assert record.status == "diverged"
-    assert record.error is None
+    assert record.error == "the training loss was inf at step 4"
     assert 0 < record.steps < 40
     assert record.samples == record.steps * 32
 
@@ -335,6 +335,74 @@ def test_the_stop_rule(losses, rule, stops):
     series = Series(len(losses), torch.device("cpu"))
     series.on_device.copy_(torch.tensor(losses))
     assert series.diverged(len(losses), rule, batch_size=256) is stops
+
+
+@pytest.mark.parametrize(
+    ("losses", "rule", "says"),
+    [
+        ([2.0, math.nan, math.inf], StopRule(), "the training loss was nan at step 2"),
+        ([2.0, 1.0, -math.inf], StopRule(), "the training loss was -inf at step 3"),
+        ([2.0] * 4 + [9.0] * 4, StopRule(window=4), "the training loss rose to 9, from 2 at the first steps"),
+        ([0.1] * 4 + [1.0] * 4, StopRule(window=4, relative_to_best=True), "the training loss rose to 1, from 0.1 at its lowest"),
+        ([2.0] * 4, StopRule(), None),
+    ],
+)  # fmt: skip
+def test_why_a_training_ended_is_said_in_a_sentence(losses, rule, says):
+    series = Series(len(losses), torch.device("cpu"))
+    series.on_device.copy_(torch.tensor(losses))
+    assert series.divergence(len(losses), rule, batch_size=256) == says
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_in_validation_alone_is_divergence(digits, value):
+    def loss(output, target):
+        found = nn.functional.cross_entropy(output, target)
+        return found if torch.is_grad_enabled() else found * 0 + value
+
+    record = run_trial(replace(digits, loss=loss), spec_of(digits)).record
+    assert record.status == "diverged"
+    assert record.error == f"the validation loss was {value} after 20 steps, while the training loss was finite"
+    assert not record.usable
+    assert math.isnan(record.best_val_loss)
+
+
+def test_infinite_losses_of_both_signs_have_no_mean_and_raise_nothing(digits):
+    calls = iter(range(10**6))
+
+    def loss(output, target):
+        found = nn.functional.cross_entropy(output, target)
+        return found if torch.is_grad_enabled() else found + (-1) ** next(calls) * math.inf
+
+    record = run_trial(replace(digits, loss=loss), spec_of(digits, evaluate_at=(40,))).record
+    assert record.status == "diverged"
+    assert math.isnan(record.val_loss)
+    assert {math.inf, -math.inf} <= set(record.val_block_losses)
+    series = Series(4, torch.device("cpu"))
+    series.on_device.copy_(torch.tensor([1.0, math.inf, -math.inf, 1.0]))
+    assert math.isnan(series.train_loss(4))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_no_number_is_recorded_and_never_the_best(digits, value):
+    evaluations = iter(range(10**6))
+    odd = replace(digits.metric, function=lambda *_: torch.tensor(value if next(evaluations) < 2 else 0.5, dtype=torch.float64))
+    record = run_trial(replace(digits, metric=odd), spec_of(digits, evaluate_at=(10, 40))).record
+    assert record.status == "completed"
+    assert record.usable
+    assert not math.isfinite(record.curve.metric[0])
+    assert record.best_metric == record.metric == 0.5
+
+
+def test_fp16_gradients_that_overflow_at_any_scale_are_divergence(digits):
+    def loss(output, target):  # finite, its gradient not
+        return nn.functional.cross_entropy(output, target) + (output * 0).abs().sqrt().sum()
+
+    spec = spec_of(digits, steps=20)
+    spec = replace(spec, numerics=replace(spec.numerics, precision="fp16"))
+    record = run_trial(replace(digits, loss=loss), spec).record
+    assert record.status == "diverged"
+    assert record.error == "the training loss was nan at step 1"
+    assert record.samples > 20 * 32, "updates were skipped while the scale was halved"
 
 
 def test_nan_in_the_data_of_mid_training_is_divergence(code):

@@ -115,3 +115,11 @@ def test_what_three_seeds_of_a_sweep_show_six_others_confirm_nine_times_in_ten(f
     assert right.keys() == {"LR too small", "LR too large", "regularization too weak", "regularization too strong"}
     assert right.total() >= 9 * wrong.total()
     assert right.total() >= 9, "most of the six sweeps show something on both sides"
+
+
+@pytest.mark.parametrize("train", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("of_chosen", [False, True])
+def test_a_training_loss_that_is_no_number_says_nothing_of_regularization(train: float, of_chosen: bool) -> None:
+    weak = candidate(OWN.but(weight_decay=0.0), seeds(0.05 if of_chosen else train, 0.3))
+    strong = candidate(OWN.but(weight_decay=0.1), seeds(0.6 if of_chosen else train, 0.35))
+    assert said(candidate(OWN, seeds(train if of_chosen else 0.1, 0.2)), weak, strong) == []

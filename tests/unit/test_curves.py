@@ -277,3 +277,23 @@ def test_a_training_loss_that_shows_nothing_leaves_the_validation_loss_to_decide
 )
 def test_numbers_are_written_one_way(value: float | int | str, text: str) -> None:
     assert format_number(value) == text
+
+
+def test_a_loss_too_large_to_square_ends_a_ramp_as_an_infinite_one_does() -> None:
+    infinite, large = valley(0.1), valley(0.1)
+    infinite[20:], large[20:] = math.inf, 1e308
+    assert read(large) == read(infinite)
+
+
+def test_a_ramp_without_a_single_finite_loss_blames_the_loss_and_not_the_lr() -> None:
+    found = summary(np.full(26, np.nan), np.full(26, -np.inf))
+    assert found.kind == "diverged_at_once"
+    assert found.lr_max is None
+    assert found.sentence == "the loss was not finite at the first evaluation, from LR 1e-04 on: look at the loss and the data"
+
+
+def test_losses_near_the_smallest_float_have_a_lowest_point() -> None:
+    t, m = 1e-310, 5e-324
+    loss = [t, t, 0.0, t, m, 0.0, m, 0.0, m, m, t, m, t, m, t, 0.0, t, t, 0.0, 0.0, 0.0, 0.0, m, t]  # its smoothed minimum is flat
+    rates = np.geomspace(1e-4, 10, 24).tolist()
+    assert read_range(rates, loss).lowest_at in [pytest.approx(lr) for lr in rates]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -334,3 +335,34 @@ def test_the_race_keeps_what_the_noise_does_not_rule_out(prior: Noise, losses: l
 def test_the_race_of_losses_that_are_not_positive_goes_by_their_own_noise() -> None:
     made = [candidate(0.1, [-1.0, -1.1, -1.0]), candidate(0.2, [-1.0, -1.0, -1.1]), candidate(0.3, [3.0, 3.1, 3.0])]
     assert in_race(made) == (0, 1)
+
+
+# --- numbers that are none ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [NAN, math.inf, -math.inf, 1e160, -1e160])
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_metric_that_is_no_number_never_wins(odd: float, larger: bool) -> None:
+    made = [candidate(0.1, [0.1, 0.1], [odd, odd]), candidate(0.2, [0.1, 0.1], [0.9, odd]), candidate(0.3, [0.9, 0.9], [0.5, 0.5])]
+    ranking = rank(made, by_metric=True, larger_is_better=larger)
+    assert rates(ranking) == [0.3, 0.1, 0.2]
+    assert verdicts(ranking) == ["best", "failed", "failed"]
+    assert [row.hyperparameters.lr for row in ranking.near_equal()] == [0.3]
+    by_loss = rank(made, larger_is_better=larger)
+    assert [row.metric for row in by_loss.rows] == pytest.approx([NAN, NAN, 0.5], nan_ok=True)
+
+
+@pytest.mark.parametrize("odd", [NAN, math.inf, -math.inf, -1e160])
+def test_a_loss_that_is_no_number_never_wins_whatever_the_status(odd: float) -> None:
+    broken = Candidate(values=(("lr", 9.0),), hyperparameters=START.but(lr=9.0), records=(record(9.0, 0, odd),))
+    ranking = rank([broken, candidate(0.1, [0.9])])
+    assert rates(ranking) == [0.1, 9.0]
+    assert verdicts(ranking) == ["best", "diverged"]
+
+
+def test_losses_orders_of_magnitude_apart_have_intervals_that_are_numbers() -> None:
+    made = [candidate(0.1, [1e-300]), candidate(0.2, [1e90])]
+    ranking = rank(made, prior=Noise(sum_squares=4 * 600**2, df=4))
+    assert ranking.rows[0].val_loss_high == pytest.approx(sys.float_info.max)
+    assert ranking.rows[0].val_loss_low == 0.0
+    assert math.isfinite(ranking.compare(*ranking.rows).high)

@@ -10,6 +10,7 @@ from hptune.config.loader import from_tree
 from hptune.config.presets import preset, preset_names
 from hptune.config.reading import read_yaml
 from hptune.config.schema import Experiment, folder_name, json_schema
+from hptune.errors import ConfigError
 from hptune.trial import Hyperparameters
 
 
@@ -106,3 +107,10 @@ def test_editors_see_mistakes(tree: dict[str, Any]) -> None:
 def test_editors_accept_short_forms(off: Any) -> None:
     tree = {"data": {"name": "digits"}, "model": "mlp", "loss": {"name": "mse"}, "stages": {"momentum": off}}
     jsonschema.Draft202012Validator(json_schema()).validate(tree)
+
+
+@pytest.mark.parametrize("metric", ["none", {"name": "none"}])
+def test_no_metric_cannot_be_ranked_by(metric: Any) -> None:
+    with pytest.raises(ConfigError, match="rank_by: there is no metric to rank by: metric is none"):
+        experiment(metric=metric, rank_by="metric")
+    assert experiment(metric=metric).rank_by == "val_loss"

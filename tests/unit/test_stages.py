@@ -20,6 +20,7 @@ from hptune.stages.key_sweep import KeySweep
 from hptune.stages.lr_range import LrRange, range_samples
 from hptune.stages.momentum import Momentum
 from hptune.stages.refine import Refine, Space, search_space
+from hptune.stages.rounds import criterion
 from hptune.stages.weight_decay import WeightDecay, edge, halfway, timescale_epochs
 from hptune.trial import CurveSummary, Hyperparameters, TrialRecord, TrialSpec
 
@@ -897,3 +898,108 @@ def test_a_curve_of_a_ramp_that_ends_early_still_concludes() -> None:
 @pytest.mark.parametrize(("trained", "samples"), [(10_000_000, 1000), (64 * 100, 200), (64 * 10, 100)])
 def test_measuring_stays_a_part_of_a_ramps_cost(trained: int, samples: int) -> None:
     assert range_samples(trained) == samples
+
+
+# --- numbers that are none -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_metric_that_is_no_number_is_the_worst_there_is(metric: float, larger: bool) -> None:
+    k = knowledge(rank_by="metric", larger_is_better=larger)
+    record = Surface()(k.short_run(START))
+    assert criterion(k, replace(record, metric=metric)) == math.inf
+    assert criterion(k, record) == (-record.metric if larger else record.metric)
+    assert criterion(knowledge(), replace(record, metric=metric)) == record.val_loss
+
+
+def without_metric_at(*lrs: float) -> Callable[[TrialSpec], TrialRecord]:
+    """Runs at these LRs end without a metric; elsewhere a lower loss is a better metric."""
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(noise=0.0)(spec)
+        return replace(record, metric=math.nan) if spec.hyperparameters.lr in lrs else record
+
+    return train
+
+
+def test_lr_range_does_not_go_on_from_an_lr_without_a_metric() -> None:
+    k = knowledge(settings=RANGE, rank_by="metric")
+    done, _ = go(LrRange(), k, without_metric_at(START.lr))
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is not None
+    assert conclusion.chosen.lr == pytest.approx(0.2, rel=0.25)
+    assert min(lrs(done)) == START.lr < conclusion.chosen.lr < max(lrs(done)), "no metric is no divergence: higher ones are tried"
+    assert (
+        f"{sum(math.isnan(r.metric) for r in done)} of {len(done)} trials ended without a finite metric: they cannot win"
+        in conclusion.notes
+    )
+
+
+def test_batch_size_looks_around_the_best_that_has_a_metric() -> None:
+    k = knowledge(settings=SIZES, rank_by="metric")
+    done, _ = go(BatchSize(), k, without_metric_at(START.lr))
+    chosen = BatchSize().conclude(k, done).chosen
+    assert chosen is not None
+    assert chosen.lr != START.lr
+    around = [record.spec.hyperparameters for record in done if record.spec.hyperparameters.batch_size == START.batch_size]
+    assert {h.lr for h in around} == {START.lr}, "its neighbours are not worth a run"
+
+
+def test_where_nothing_has_a_metric_the_sentence_says_so() -> None:
+    k = knowledge(settings=RANGE, rank_by="metric")
+    done, _ = go(LrRange(), k, lambda spec: replace(Surface()(spec), metric=math.inf))
+    conclusion = LrRange().conclude(k, done)
+    assert conclusion.chosen is None
+    assert conclusion.sentence.endswith("no LR checked in short runs gave a usable metric: completed without a finite metric")
+
+
+def test_where_everything_diverged_the_sentence_says_why() -> None:
+    k = knowledge(settings=RANGE)
+    done, _ = go(LrRange(), k, lambda spec: replace(diverged(spec), error="the training loss was nan at step 1"))
+    sentence = LrRange().conclude(k, done).sentence
+    assert "gave a usable loss: diverged (the training loss was nan at step 1); lower stages.lr_range.min_lr" in sentence
+
+
+@pytest.mark.parametrize(
+    ("metrics", "noted"), [((0.9, math.nan), True), ((0.9, math.inf), True), ((math.nan, math.nan), False), ((0.9, 0.8), False)]
+)
+def test_trials_without_a_metric_are_pointed_out_unless_none_was_asked_for(metrics: tuple[float, float], noted: bool) -> None:
+    k = knowledge(settings=MOMENTA)
+    runs = [Surface()(k.short_run(START.but(momentum=value))) for value in (0.9, 0.95)]
+    done = [replace(record, metric=metric) for record, metric in zip(runs, metrics, strict=True)]
+    notes = Momentum().conclude(k, done).notes
+    assert ("1 of 2 trials ended without a finite metric" in notes) is noted
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 1e308])
+def test_no_gain_on_the_test_part_is_told_from_losses_that_are_none(odd: float) -> None:
+    k = knowledge(settings={"seeds": 3, "finalists": [("baseline", asdict(START)), ("better", asdict(START.but(lr=0.2)))]})
+
+    def train(spec: TrialSpec) -> TrialRecord:
+        record = Surface(lr=0.2, noise=0.001)(spec)
+        return replace(record, test_loss=odd) if spec.repetition % 2 else record
+
+    conclusion = Confirm().conclude(k, go(Confirm(), k, train)[0])
+    assert conclusion.detail["winner"] == "better"
+    assert conclusion.detail["test"] is None
+
+
+def test_the_sampling_error_of_losses_too_large_to_square_is_infinite() -> None:
+    assert block_error([[1e308, -1e308]]) == math.inf
+
+
+@pytest.mark.parametrize("lost", [{"metric": math.nan}, {"val_loss": math.inf}, {"status": "diverged"}])
+def test_refine_never_chooses_what_has_many_seeds_and_no_result(lost: dict[str, object]) -> None:
+    k = knowledge(settings={"trials": 2}, rank_by="metric", seeds=3)
+    often = [Surface()(k.short_run(START, repetition)) for repetition in range(3)]
+    once = [Surface()(k.short_run(START.but(lr=lr))) for lr in (0.05, 0.2)]
+    conclusion = Refine().conclude(k, [replace(often[0], **lost), *often[1:], *once])  # type: ignore[arg-type]
+    assert conclusion.chosen in [record.spec.hyperparameters for record in once]
+    assert "nan" not in conclusion.sentence
+
+
+def test_finalists_that_diverged_on_one_seed_are_not_said_to_have_no_metric() -> None:
+    k = knowledge(settings={"seeds": 2, "finalists": [("baseline", asdict(START)), ("better", asdict(START.but(lr=0.2)))]})
+    done, _ = go(Confirm(), k, lambda spec: diverged(spec) if spec.repetition % 2 else replace(Surface()(spec), metric=math.nan))
+    assert Confirm().conclude(k, done).sentence == "no finalist gave a usable loss: completed, diverged"

@@ -18,6 +18,7 @@ from hptune.trial import (
     TrialSpec,
     content_hash,
     derive_seed,
+    is_result,
     known_fields,
 )
 
@@ -190,3 +191,23 @@ def test_seeds_are_shared_by_candidates_and_differ_between_repetitions():
 def test_to_json_holds_everything():
     record = TrialRecord(spec=SPEC, status="completed")
     assert set(record.to_json()) == {"trial_id", *(f.name for f in fields(TrialRecord))}
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [
+        (0.0, True),
+        (-3e38, True),
+        (5e-324, True),
+        (1e100, True),
+        (1.1e100, False),
+        (-1e200, False),
+        (math.inf, False),
+        (-math.inf, False),
+        (math.nan, False),
+    ],
+)
+def test_a_result_is_a_number_that_can_be_squared(value: float, counts: bool) -> None:
+    assert is_result(value) is counts
+    assert TrialRecord(spec=SPEC, status="completed", val_loss=value).usable is counts
+    assert not TrialRecord(spec=SPEC, status="diverged", val_loss=value).usable
