@@ -23,7 +23,7 @@ from hptune.config.fields import (
 )
 from hptune.schedules import Schedule
 
-DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)")
 BUDGET = "short runs (16) or wall time (90s, 20m, 1.5h)"
 ON, OFF = "<on>", "<off>"
 """Tags of a stage's two forms: a block of settings, or False. They stand in pydantic's error places, where no key looks like them."""
@@ -84,7 +84,7 @@ class BudgetSection(Section):
     @field_validator("search")
     @classmethod
     def _is_a_duration(cls, value: float | str | None) -> float | str | None:
-        if isinstance(value, str) and not ((match := DURATION.match(value)) and float(match[1]) > 0):
+        if isinstance(value, str) and not ((match := DURATION.fullmatch(value)) and 0 < float(match[1]) <= 1e9):
             raise ValueError(f"needs {BUDGET}, got {describe(value)}")
         return value
 
@@ -96,7 +96,7 @@ class BudgetSection(Section):
     @property
     def search_seconds(self) -> float | None:
         """Wall time for stages 1-5 in seconds, where the budget is one."""
-        match = DURATION.match(self.search) if isinstance(self.search, str) else None
+        match = DURATION.fullmatch(self.search) if isinstance(self.search, str) else None
         return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
 
     @property
