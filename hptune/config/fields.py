@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +23,7 @@ from pydantic import (
 from hptune.errors import abridged
 
 LONGEST_QUOTE = 100
+LONGEST_PATH, LONGEST_FILE_NAME = 4095, 255  # bytes, as on Linux
 
 
 class Section(BaseModel):
@@ -86,8 +89,11 @@ def _check_target(value: str) -> str:
 
 
 def _check_path(value: str) -> str:
-    if not value or "\0" in value:
-        raise ValueError(f"{quoted(value)} is no path" if value else "must not be empty")
+    if not value:
+        raise ValueError("must not be empty")
+    too_long = len(os.fsencode(value)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in Path(value).parts)
+    if too_long or "\0" in value:
+        raise ValueError(f"{quoted(value)} is no path that a file system takes")
     return value
 
 

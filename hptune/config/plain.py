@@ -38,7 +38,7 @@ class _Copier:
     size: int = 0
 
     def copy(self, value: Any, key: str, depth: int) -> Any:
-        if depth > DEEPEST:
+        if depth >= DEEPEST:  # the whole is the first level
             raise self._error(f"nested deeper than {DEEPEST} levels", key)
         if hasattr(value, "item") and getattr(value, "shape", None) == ():
             value = value.item()

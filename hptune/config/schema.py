@@ -44,7 +44,7 @@ GOES_WITH = {
 """The data sources that read a key; with any other it would be ignored."""
 LOSSES = ("cross_entropy", "mse", "l1", "smooth_l1", "bce_with_logits")
 METRICS = ("accuracy", "mse", "mae", "none")
-DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$"
+DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$"
 LONGEST_NAME = 100  # characters
 LONGEST_NAME_BYTES = 200  # a file system allows 255; runs that are renamed get a suffix
 NOT_IN_NAMES = re.compile(f'[/\\\\:*?"<>|]|{CONTROL.pattern}')
@@ -214,9 +214,7 @@ class Experiment(Section):
     budget: BudgetSection = Field(default_factory=BudgetSection)
     seeds: Annotated[int, Field(ge=1, le=1000)] = 2
     stages: Stages = Field(default_factory=Stages)
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$"), needs("auto, cpu, cuda, cuda:N or mps")] = (
-        "auto"
-    )
+    device: Annotated[str, StringConstraints(pattern=DEVICES), needs("auto, cpu, cuda, cuda:N or mps")] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

@@ -106,14 +106,16 @@ class BudgetSection(Section):
 
 
 CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at least 1, or auto")]
+FewOrAuto = Annotated[Annotated[int, Field(ge=1, le=1000)] | Literal["auto"], needs("a whole number from 1 to 1000, or auto")]
+"""Threads or processes: the system runs out of memory for many more, and that ends the program without a word."""
 
 
 class ExecutorSection(Section):
     """Where and how trials run. The last three change how numbers are rounded, so they belong to a trial; `auto` is by a fixed rule."""
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
-    workers: CountOrAuto = "auto"
-    threads: CountOrAuto = "auto"
+    workers: FewOrAuto = "auto"
+    threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
 

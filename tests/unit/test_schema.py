@@ -15,7 +15,7 @@ from hptune.config.presets import preset, preset_names
 from hptune.config.reading import read_yaml
 from hptune.config.schema import Experiment, folder_name, json_schema
 from hptune.errors import ConfigError
-from hptune.report.recommended import SUFFIX
+from hptune.report.recommended import recommended_name
 from hptune.session import default_run_dir
 from hptune.store.layout import RunLayout, retire, write_atomic
 from hptune.trial import Hyperparameters
@@ -110,8 +110,8 @@ def test_no_name_leaves_the_folder_of_runs(text: str) -> None:
     assert Path(os.path.normpath(run)).parts == ("runs", name)
     assert PureWindowsPath(name).parts == (name,)
     assert not PureWindowsPath(name).is_reserved()
-    recommended = folder_name(name, room=len(SUFFIX)) + SUFFIX
-    assert experiment(name=recommended).name == recommended
+    recommended = recommended_name(name)
+    assert experiment(name=recommended).name == recommended == recommended_name(recommended)
 
 
 @pytest.mark.parametrize("name", ["𝒳" * 50, "e\u0301" * 50, "👩‍👩‍👧 שלום", "größe 1", "-rf", "~root", "$HOME"])
