@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -15,9 +16,10 @@ from types import FrameType
 import typer
 
 from hptune.cli import interruption
-from hptune.errors import HptuneError
+from hptune.errors import HptuneError, abridged, printable
 
 USAGE = 2
+LONGEST_NAME_SHOWN = 200
 
 
 def main() -> int:
@@ -63,6 +65,8 @@ def usage_message(error: Exception) -> str | None:
 
     The parser's own classes lie elsewhere from one version of typer to the next; `format_message` is what they have in common.
     """
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{printable(abridged(str(error.filename), LONGEST_NAME_SHOWN))}: no file or folder can have a name this long"
     format_message = getattr(error, "format_message", None)
     if format_message is None:
         return None

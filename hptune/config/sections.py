@@ -106,7 +106,9 @@ class BudgetSection(Section):
 
 
 CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at least 1, or auto")]
-FewOrAuto = Annotated[Annotated[int, Field(ge=1, le=1000)] | Literal["auto"], needs("a whole number from 1 to 1000, or auto")]
+FewOrAuto = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | Literal["auto"], needs("a whole number of at least 1 and at most 1000, or auto")
+]
 """Threads or processes: the system runs out of memory for many more, and that ends the program without a word."""
 
 
