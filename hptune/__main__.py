@@ -16,9 +16,10 @@ import typer
 
 from hptune.cli import interruption
 from hptune.cli.console import harmless
-from hptune.errors import HptuneError
+from hptune.errors import HptuneError, abridged, printable
 
 USAGE = 2
+LONGEST_NAME_SHOWN = 200
 OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """A full disk under a redirected output, or a terminal that went away."""
 
@@ -71,6 +72,8 @@ def usage_message(error: Exception) -> str | None:
 
     The parser's own classes lie elsewhere from one version of typer to the next; `format_message` is what they have in common.
     """
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{printable(abridged(str(error.filename), LONGEST_NAME_SHOWN))}: no file or folder can have a name this long"
     format_message = getattr(error, "format_message", None)
     if format_message is None:
         return None

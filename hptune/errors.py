@@ -17,6 +17,13 @@ A message says what is wrong, where, and what would be right. It never needs a t
 
 from __future__ import annotations
 
+import re
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What breaks a line or drives a terminal, and halves of characters: never printed as they are."""
+LONGEST_KEY_SHOWN = 200
+LONGEST_PLACE_SHOWN = 500
+
 
 class HptuneError(Exception):
     """Base of all errors meant for the user; `str(error)` is the whole message."""
@@ -33,12 +40,13 @@ class InputError(HptuneError):
 class ConfigError(InputError):
     """A config key or value, or a command-line option, is wrong.
 
-    `where` is `file:line` (or `--set`), `key` the dotted key path; both stand in front of the message.
+    `where` is `file:line` (or `--set`), `key` the dotted key path; both stand in front of the message, on one line with it.
     """
 
     def __init__(self, message: str, *, where: str | None = None, key: str | None = None) -> None:
         self.message, self.where, self.key = message, where, key
-        super().__init__(": ".join(part for part in (where, key, message) if part))
+        parts = (abridged(where or "", LONGEST_PLACE_SHOWN), abridged(key or "", LONGEST_KEY_SHOWN), message)
+        super().__init__(printable(": ".join(part for part in parts if part)))
 
 
 class DataError(InputError):
@@ -75,3 +83,13 @@ class DeviceLostError(HptuneError):
 
 class StageError(HptuneError):
     """Every trial of a stage failed or diverged."""
+
+
+def abridged(text: str, longest: int) -> str:
+    """Return `text`, the middle left out where it has more than `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-(longest // 2) :]}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with line breaks, control characters and halves of characters as backslash escapes."""
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from hptune.cli.tables import GAP, Table
+from hptune.errors import printable
 
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 REFRESH = 2.0  # times a second
 STDOUT, STDERR = 1, 2  # the descriptors that child processes inherit
 
@@ -99,8 +98,8 @@ class _Line:
 
 
 def harmless(text: str) -> str:
-    """Text without the characters that steer a terminal: a run or a config may come from anywhere."""
-    return STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Return `text` with the characters that steer a terminal as escapes, lines apart: a run or a config may come from anywhere."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(content: Any) -> str:

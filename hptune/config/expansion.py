@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hptune.config.fields import LONGEST_QUOTE, quoted
 from hptune.config.reading import read_yaml
-from hptune.errors import ConfigError
+from hptune.errors import ConfigError, abridged
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}|$)")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -62,9 +63,10 @@ def expand_text(text: str, environment: Mapping[str, str]) -> str:
         if name is None:
             return "${"
         if not match[2] or not NAME.fullmatch(name):
-            raise ConfigError(f"{match[0]!r} names no environment variable: write ${{NAME}}, or $${{ for a plain ${{")
+            raise ConfigError(f"{quoted(match[0])} names no environment variable: write ${{NAME}}, or $${{ for a plain ${{")
         if name not in environment:
-            raise ConfigError(f"the environment variable {name} is not set: set it, or write $${{{name}}} for the plain text")
+            shown = abridged(name, LONGEST_QUOTE)
+            raise ConfigError(f"the environment variable {shown} is not set: set it, or write $${{{shown}}} for the plain text")
         return environment[name]
 
     return REFERENCE.sub(value, text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,6 +19,11 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+
+from hptune.errors import abridged
+
+LONGEST_QUOTE = 100
+LONGEST_PATH, LONGEST_FILE_NAME = 4095, 255  # bytes, as on Linux
 
 
 class Section(BaseModel):
@@ -46,14 +54,19 @@ def needs(words: str) -> WrapValidator:
 def describe(value: object) -> str:
     """Name a value as it stands in the config: the text 'many', 1.9, nothing, a list."""
     if isinstance(value, str):
-        return f"the text {value!r}"
+        return f"the text {quoted(value)}"
     if value is None:
         return "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
         return "a block of keys"
-    return "a list" if isinstance(value, list) else str(value)
+    return "a list" if isinstance(value, list) else abridged(str(value), LONGEST_QUOTE)
+
+
+def quoted(text: str) -> str:
+    """Return `text` in quotes, escaped as in Python, the middle left out where it is long."""
+    return abridged(repr(text), LONGEST_QUOTE)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -71,14 +84,23 @@ def is_file_target(target: str) -> bool:
 def _check_target(value: str) -> str:
     where, _, name = value.rpartition(":")
     if not where or not name.isidentifier():
-        raise ValueError(f"{value!r} is no target: write path/to/file.py:name or package.module:name")
+        raise ValueError(f"{quoted(value)} is no target: write path/to/file.py:name or package.module:name")
+    return _check_path(value)
+
+
+def _check_path(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    too_long = len(os.fsencode(value)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in Path(value).parts)
+    if too_long or "\0" in value:
+        raise ValueError(f"{quoted(value)} is no path that a file system takes")
     return value
 
 
 def _check_distinct(values: Sequence[float]) -> Sequence[float]:
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
-        raise ValueError(f"the values repeat themselves: {', '.join(map(str, repeated))}")
+        raise ValueError(f"the values repeat themselves: {abridged(', '.join(map(str, repeated)), LONGEST_QUOTE)}")
     return values
 
 
@@ -90,5 +112,6 @@ InnerFraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 TargetName = Annotated[str, AfterValidator(_check_target)]
+PathText = Annotated[str, AfterValidator(_check_path)]
 Distinct = AfterValidator(_check_distinct)
 LoadersOrAuto = Annotated[Annotated[int, Field(ge=0, le=10**3)] | Literal["auto"], needs("a whole number of at least 0, or auto")]

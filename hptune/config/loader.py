@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from hptune.config import dump, tree
 from hptune.config.expansion import expand
-from hptune.config.fields import describe, suggestion
+from hptune.config.fields import describe, quoted, suggestion
 from hptune.config.messages import explain
 from hptune.config.paths import TEXT_KEYS, check_files, relocate, resolve
-from hptune.config.reading import Document, read_yaml
+from hptune.config.plain import plain
+from hptune.config.reading import LARGEST, Document, read_yaml
 from hptune.config.schema import Experiment, folder_name
 from hptune.config.tree import COMPONENTS, Tree
 from hptune.errors import ConfigError
@@ -57,12 +58,12 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def from_tree(content: Mapping[str, Any], directory: Path) -> LoadedConfig:
     """Validate a config given as a mapping; relative paths in it refer to `directory`."""
-    return _validated(tree.plain(content), {}, None, directory.resolve())
+    return _validated(content, {}, None, directory.resolve())
 
 
 def with_value(loaded: LoadedConfig, key: str, value: Any) -> LoadedConfig:
     """Return the config with `value` at the dotted `key`; raises ConfigError where that is unknown or does not fit."""
-    content, places = _with_override(loaded.tree, dict(loaded.places), key, tree.plain(value, key), "--values")
+    content, places = _with_override(loaded.tree, dict(loaded.places), key, value, "--values")
     return _validated(content, places, loaded.path, loaded.directory)
 
 
@@ -106,10 +107,14 @@ def dump_config(
 
 def _read_file(path: Path) -> Document:
     shown = str(path)
-    if path.is_dir():
-        raise ConfigError("is a folder: give the config file in it", where=shown)
     try:
-        text = path.read_bytes().decode("utf-8")
+        if path.is_dir():
+            raise ConfigError("is a folder: give the config file in it", where=shown)
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigError(f"has more than {LARGEST:,} bytes: is it a config file?", where=shown)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         near = suggestion(path.name, [other.name for other in path.parent.glob("*.y*ml")])
         raise ConfigError(f"there is no such file{near}", where=shown) from None
@@ -117,6 +122,8 @@ def _read_file(path: Path) -> Document:
         raise ConfigError(f"cannot be read: {error.strerror}", where=shown) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text (byte {error.start}): is it a config file?", where=shown) from None
+    except ValueError:
+        raise ConfigError("is no name of a file", where=shown) from None
     document = read_yaml(text, lambda line: f"{shown}:{line}")
     if document.value is None:
         raise ConfigError("the config is empty: it needs at least data and model", where=shown)
@@ -129,7 +136,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
     """Return key and value of `key.path=value`, the value typed as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"needs key.path=value, such as baseline.lr=0.05, got {text!r}", where="--set")
+        raise ConfigError(f"needs key.path=value, such as baseline.lr=0.05, got {quoted(text)}", where="--set")
     try:
         return key.strip(), read_yaml(value, lambda _: "--set").value
     except ConfigError as error:
@@ -144,11 +151,12 @@ def _with_override(content: Tree, places: dict[str, str], key: str, value: Any, 
     return content, {**made, **kept}
 
 
-def _validated(content: Tree, places: Mapping[str, str], path: Path | None, directory: Path) -> LoadedConfig:
+def _validated(content: Mapping[str, Any], places: Mapping[str, str], path: Path | None, directory: Path) -> LoadedConfig:
     def locate(key: str) -> str | None:
         return _locate(key, places, path)
 
-    expanded = expand(content, os.environ, text_keys=TEXT_KEYS, locate=locate)
+    written = plain(content, locate)
+    expanded = plain(expand(written, os.environ, text_keys=TEXT_KEYS, locate=locate), locate)
     resolved = resolve(expanded, directory)
     if path is not None and resolved.get("name") is None:
         resolved = {**resolved, "name": folder_name(path.stem)}
@@ -157,7 +165,7 @@ def _validated(content: Tree, places: Mapping[str, str], path: Path | None, dire
     except ValidationError as error:
         raise explain(error, resolved, locate) from None
     check_files(resolved, locate, expanded)
-    return LoadedConfig(experiment=experiment, tree=content, path=path, directory=directory, places=places)
+    return LoadedConfig(experiment=experiment, tree=written, path=path, directory=directory, places=places)
 
 
 def _locate(key: str, places: Mapping[str, str], path: Path | None) -> str | None:

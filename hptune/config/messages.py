@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from hptune.config.fields import Section, describe, suggestion
+from hptune.config.fields import Section, describe, quoted, suggestion
 from hptune.config.schema import Experiment
+from hptune.config.sections import OFF, ON
 from hptune.config.tree import Tree
 from hptune.errors import ConfigError
 
@@ -49,7 +50,7 @@ def _key_path(loc: Sequence[int | str], tree: Any) -> list[str]:
     """The keys of an error's place as the user wrote them: no tags of unions, nothing below a short form."""
     path = []
     for part in loc:
-        if str(part).startswith("<"):
+        if part in (ON, OFF) and not (isinstance(tree, dict) and part in tree):
             continue
         if not isinstance(tree, dict | list):
             break
@@ -79,7 +80,7 @@ def _sentence(detail: Mapping[str, Any], path: Sequence[str]) -> str:
             text = f"must have at most {context['max_length']} characters, got {len(str(value))}"
         case _ if kind in BOUNDS:
             limit, words = BOUNDS[kind]
-            text = f"must be {words} {context[limit]:,.15g}, got {value}"
+            text = f"must be {words} {context[limit]:,.15g}, got {describe(value)}"
         case _ if kind in BLOCKS:
             stage = " or off" if path[0] == "stages" and len(path) == 2 else ""
             text = f"needs a block of keys, such as {EXAMPLES.get(path[-1], '{key: value}')}{stage}, got {describe(value)}"
@@ -104,19 +105,19 @@ def _unknown_word(value: Any, expected: str, path: Sequence[str]) -> str:
     if not isinstance(value, str):
         return f"needs one of {', '.join(known)}, got {describe(value)}"
     what = "name" if path[-1] == "name" else "value"
-    return f"unknown {what} {value!r}{suggestion(value, known)} (one of {', '.join(known)})"
+    return f"unknown {what} {quoted(value)}{suggestion(value, known)} (one of {', '.join(known)})"
 
 
 def _unknown_key(path: Sequence[str]) -> str:
     key, section = path[-1], _section_at(path[:-1])
     near = suggestion(key, section.model_fields)
     if near:
-        return f"unknown key {key!r}{near}"
+        return f"unknown key {quoted(key)}{near}"
     homes = [home for home, fields in _sections(Experiment, "") if key in fields]
     if homes:
-        return f"unknown key {key!r}: it belongs in {' or '.join(homes)}"
+        return f"unknown key {quoted(key)}: it belongs in {' or '.join(homes)}"
     own = f"; the {path[-2]}'s own arguments go in args" if "args" in section.model_fields else ""
-    return f"unknown key {key!r}: here go {', '.join(section.model_fields)}{own}"
+    return f"unknown key {quoted(key)}: here go {', '.join(section.model_fields)}{own}"
 
 
 def _section_at(path: Sequence[str]) -> type[Section]:

@@ -9,18 +9,19 @@ from pathlib import Path, PurePath
 from hptune.config.expansion import escape, expand_text, has_variable
 from hptune.config.fields import is_file_target, suggestion
 from hptune.config.tree import COMPONENTS, Tree, get, replaced
-from hptune.errors import ConfigError
+from hptune.errors import ConfigError, abridged
 
 FILES = ("data.root", "data.path", "model.pretrained")
 TARGETS = ("data.target", "data.collate.target", *(f"{block}.target" for block in (*COMPONENTS, "step")))
 TEXT_KEYS = (*FILES, *TARGETS)
+LONGEST_SHOWN = 500
 
 
 def resolve(tree: Tree, directory: Path) -> Tree:
     """Return `tree` with every path and file target absolute; relative ones refer to `directory`, `~` is the home folder."""
     for key in TEXT_KEYS:
         value = get(tree, key)
-        if isinstance(value, str) and value and not (key in TARGETS and not is_file_target(value)):
+        if isinstance(value, str) and value and "\0" not in value and not (key in TARGETS and not is_file_target(value)):
             tree = replaced(tree, key, os.path.normpath(directory / _at_home(value)))
     return tree
 
@@ -44,11 +45,17 @@ def check_files(tree: Tree, locate: Callable[[str], str | None], shown: Tree) ->
         if not isinstance(target, str) or not is_file_target(target):
             continue
         file = Path(target.rpartition(":")[0])
-        if not file.is_file():
+        given = get(shown, key).rpartition(":")[0]
+        try:
+            found = file.is_file()
+        except OSError as error:
+            message = f"{abridged(given, LONGEST_SHOWN)} cannot be read: {error.strerror}"
+            raise ConfigError(message, where=locate(key), key=key) from None
+        if not found:
             near = [path.name for path in sorted(file.parent.glob("*.py"))]
-            given = get(shown, key).rpartition(":")[0]
-            place = "" if Path(given).is_absolute() else f" in {file.parent}"
-            raise ConfigError(f"there is no file {given}{place}{suggestion(file.name, near)}", where=locate(key), key=key)
+            place = "" if Path(given).is_absolute() else f" in {abridged(str(file.parent), LONGEST_SHOWN)}"
+            message = f"there is no file {abridged(given, LONGEST_SHOWN)}{place}{suggestion(file.name, near)}"
+            raise ConfigError(message, where=locate(key), key=key)
 
 
 def _moved(key: str, given: str, directory: Path, destination: Path) -> str:

@@ -13,20 +13,25 @@ from typing import Any
 
 import yaml
 
-from hptune.errors import ConfigError
+from hptune.errors import ConfigError, abridged
 
 DEEPEST = 30  # levels of nesting; a config has six
-MOST_VALUES = 10_000  # with every alias written out
+MOST_VALUES = 5_000  # keys and values of a config, with every alias written out
+READ_VALUES = MOST_VALUES + 500  # of a file: one that we wrote holds every default besides
+LARGEST = 200_000  # bytes of a file
+LONGEST_KEY = 200  # characters
+LONGEST_NUMBER = 300  # digits; more make no finite float
+LONGEST_QUOTE = 300  # characters of what PyYAML says
 TAG = "tag:yaml.org,2002:"
 NUMBERS = (
     ("int", re.compile(r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F_]+)\Z"), "-+0123456789"),
     (
         "float",
-        re.compile(r"[-+]?(?:(?:\.[0-9][0-9_]*|[0-9][0-9_]*\.?[0-9_]*)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))\Z|\.(?:nan|NaN|NAN)\Z"),
+        re.compile(r"[-+]?(?:(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))\Z|\.(?:nan|NaN|NAN)\Z"),
         "-+.0123456789",
     ),
 )
-"""Tag, form and first characters of a number written without quotes."""
+"""Tag, form and first characters of a number written without quotes. No form has two ways to match a text: trying all takes for ever."""
 WORDS = (
     ("bool", re.compile(r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z"), "yYnNtTfFoO"),
     ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
@@ -38,11 +43,15 @@ class _Loader(yaml.SafeLoader):
     """Composes nodes only; `_Reader` makes values of them."""
 
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
+        self.nodes += 1
         if parent is not None and self.depth > DEEPEST:
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=parent.start_mark)
+        if parent is not None and self.nodes > READ_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES:,} keys and values", problem_mark=parent.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -65,17 +74,27 @@ def read_yaml(text: str, place: Callable[[int], str]) -> Document:
     """Return what `text` holds; an empty text holds None.
 
     `place` names a line, counted from 1: `c.yaml:5`. Raises ConfigError for broken YAML, tags, repeated keys, keys that are no
-    plain text, nesting too deep, and aliases that multiply beyond reason.
+    plain text, nesting too deep, more text or values than a config can need, and aliases that multiply beyond reason.
     """
+    if len(text) > LARGEST:
+        raise ConfigError(f"more than {LARGEST:,} characters: keep large tables in files of their own", where=place(1))
+    node = _compose(text, place)
+    reader = _Reader(place=place)
+    return Document(value=None if node is None else reader.value(node, (), 0), places=reader.places)
+
+
+def _compose(text: str, place: Callable[[int], str]) -> yaml.Node | None:
     try:
-        node = _Loader(text).get_single_node()
+        loader = _Loader(text)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"broken YAML: the character {chr(error.character)!r} is not allowed in it", where=place(line)) from None
+    try:
+        return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"broken YAML: {_problem(error)}", where=place(_line(error.problem_mark or error.context_mark))) from None
-    reader = _Reader(place=place)
-    return Document(value=None if node is None else reader.value(node, (), 0), places=reader.places)
+    except (ValueError, OverflowError):  # of PyYAML's own chr() and int(): "\UFFFFFFFF", and %YAML with thousands of digits
+        raise ConfigError("broken YAML: an escaped character or a version that does not exist", where=place(loader.line + 1)) from None
 
 
 def _line(mark: yaml.Mark | None) -> int:
@@ -83,7 +102,7 @@ def _line(mark: yaml.Mark | None) -> int:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    text = ", ".join(part for part in (error.context, error.problem) if part)
+    text = ", ".join(abridged(part, LONGEST_QUOTE) for part in (error.context, error.problem) if part)
     if error.context_mark is not None and error.problem_mark is not None and error.context_mark.line != error.problem_mark.line:
         text += f" (it began in line {_line(error.context_mark)})"
     return text
@@ -99,8 +118,8 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: tuple[str, ...], depth: int) -> Any:
         self.values += 1
-        if self.values > MOST_VALUES:
-            raise self._error(node, f"more than {MOST_VALUES:,} values once every alias (*name) is written out")
+        if self.values > READ_VALUES:
+            raise self._error(node, f"more than {MOST_VALUES:,} keys and values once every alias (*name) is written out")
         if depth > DEEPEST:
             raise self._error(node, f"nested deeper than {DEEPEST} levels: does an alias (*name) contain itself?")
         if isinstance(node, yaml.ScalarNode):
@@ -127,6 +146,9 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(key, "a key must be plain text")
             name = key.value
+            self.values += 1
+            if len(name) > LONGEST_KEY:
+                raise self._error(key, f"a key has at most {LONGEST_KEY} characters, not {len(name):,}")
             if name in own:
                 raise self._error(key, f"the key {name!r} is given twice (first at {self.places['.'.join((*path, name))]})")
             self.places[".".join((*path, name))] = self._place(key)
@@ -144,13 +166,16 @@ class _Reader:
         return merged
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
-        text = node.value.replace("_", "").lower()
+        kind = node.tag.removeprefix(TAG)
+        if kind in ("str", "merge"):
+            return node.value
+        if kind == "null":
+            return None
+        text = node.value[: LONGEST_NUMBER + 1].replace("_", "").lower()
         try:
-            match node.tag.removeprefix(TAG):
-                case "str" | "merge":
-                    return node.value
-                case "null":
-                    return None
+            if len(node.value) > LONGEST_NUMBER:
+                raise ValueError
+            match kind:
                 case "bool":
                     return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}[text]
                 case "int":
@@ -158,7 +183,7 @@ class _Reader:
                 case "float":
                     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
         except (ValueError, KeyError):
-            raise self._error(node, f"{node.value[:40]!r} cannot be read as {_short(node.tag)}") from None
+            raise self._error(node, f"{abridged(node.value, 40)!r} cannot be read as {_short(node.tag)}") from None
         raise self._error(node, f"the tag {_short(node.tag)} is not allowed: a config holds plain text, numbers, lists and mappings")
 
     def _place(self, node: yaml.Node) -> str:
@@ -169,4 +194,4 @@ class _Reader:
 
 
 def _short(tag: str) -> str:
-    return tag.replace(TAG, "!!") if tag.startswith(TAG) else tag
+    return abridged(tag.replace(TAG, "!!") if tag.startswith(TAG) else tag, LONGEST_QUOTE)

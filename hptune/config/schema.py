@@ -19,13 +19,16 @@ from hptune.config.fields import (
     LoadersOrAuto,
     Momentum,
     NonNegative,
+    PathText,
     Positive,
     Section,
     TargetName,
     needs,
+    quoted,
     suggestion,
 )
 from hptune.config.sections import BudgetSection, ExecutorSection, ScheduleSection, Stages, Values
+from hptune.errors import CONTROL
 from hptune.trial import Hyperparameters
 
 DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "arrays", "custom"]
@@ -41,6 +44,12 @@ GOES_WITH = {
 """The data sources that read a key; with any other it would be ignored."""
 LOSSES = ("cross_entropy", "mse", "l1", "smooth_l1", "bce_with_logits")
 METRICS = ("accuracy", "mse", "mae", "none")
+DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$"
+LONGEST_NAME = 100  # characters
+LONGEST_NAME_BYTES = 200  # a file system allows 255; runs that are renamed get a suffix
+NOT_IN_NAMES = re.compile(f'[/\\\\:*?"<>|]|{CONTROL.pattern}')
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|\Z)", re.IGNORECASE)
+"""Windows's names for devices: with any extension, in any case, and the digits also small and raised."""
 
 
 class Target(Section):
@@ -80,7 +89,9 @@ class Component(Section):
     @classmethod
     def _is_known(cls, value: str | None) -> str | None:
         if value is not None and cls.known and value not in cls.known:
-            raise ValueError(f"unknown name {value!r}{suggestion(value, cls.known)} (one of {', '.join(cls.known)}; or give a target)")
+            raise ValueError(
+                f"unknown name {quoted(value)}{suggestion(value, cls.known)} (one of {', '.join(cls.known)}; or give a target)"
+            )
         return value
 
     @model_validator(mode="after")
@@ -94,9 +105,9 @@ class Data(Section):
     """Where the samples come from and how they are split."""
 
     name: DataName = "custom"
-    root: str | None = None
+    root: PathText | None = None
     download: bool = False
-    path: str | None = None
+    path: PathText | None = None
     layout: Literal["channels_first", "channels_last"] | None = None
     size: Count | None = None  # image_folder: pixels of the square images are resized to
     target: TargetName | None = None
@@ -116,8 +127,8 @@ class Data(Section):
     @classmethod
     def _known_augmentations(cls, value: list[str]) -> list[str]:
         for word in value:
-            if not re.fullmatch(r"flip|(crop|cutout):[1-9]\d{0,3}", word):
-                raise ValueError(f"unknown augmentation {word!r}: use flip, crop:PIXELS or cutout:PIXELS, such as crop:4")
+            if not re.fullmatch(r"flip|(crop|cutout):[1-9][0-9]{0,3}", word):
+                raise ValueError(f"unknown augmentation {quoted(word)}: use flip, crop:PIXELS or cutout:PIXELS, such as crop:4")
         return value
 
     @model_validator(mode="after")
@@ -148,7 +159,7 @@ class Loss(Component):
 class Model(Component):
     """A built-in or torchvision network by name, or the user's own; optionally pretrained and partly frozen."""
 
-    pretrained: str | None = None  # a local weights file
+    pretrained: PathText | None = None  # a local weights file
     freeze: list[str] = Field(default_factory=list)  # name patterns (fnmatch) of parameters that are not trained
 
 
@@ -189,7 +200,7 @@ class Experiment(Section):
     """One validated config, every default filled in."""
 
     version: Annotated[int, Field(ge=1, le=1), needs("1, the only version of configs there is")] = 1
-    name: Annotated[str, StringConstraints(min_length=1, max_length=100)] = "experiment"
+    name: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)] = "experiment"
     data: Data
     model: Model
     loss: Loss = Field(default_factory=Loss)
@@ -203,7 +214,7 @@ class Experiment(Section):
     budget: BudgetSection = Field(default_factory=BudgetSection)
     seeds: Annotated[int, Field(ge=1, le=1000)] = 2
     stages: Stages = Field(default_factory=Stages)
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$"), needs("auto, cpu, cuda, cuda:N or mps")] = "auto"
+    device: Annotated[str, StringConstraints(pattern=DEVICES), needs("auto, cpu, cuda, cuda:N or mps")] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
@@ -211,8 +222,12 @@ class Experiment(Section):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, value: str) -> str:
+        if RESERVED.match(value):
+            raise ValueError(f"{quoted(value)} cannot name a folder: Windows keeps this name for a device")
+        if len(value.encode()) > LONGEST_NAME_BYTES:
+            raise ValueError(f"must have at most {LONGEST_NAME_BYTES} bytes as UTF-8, got {len(value.encode())}")
         if value != folder_name(value):
-            raise ValueError(f'{value!r} cannot name a folder: leave out / \\ : * ? " < > | and spaces or dots at the ends')
+            raise ValueError(f'{quoted(value)} cannot name a folder: leave out / \\ : * ? " < > | and spaces or dots at the ends')
         return value
 
     @field_validator("rank_by")
@@ -260,9 +275,19 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def folder_name(text: str) -> str:
-    """Return `text` without what folder names cannot hold on one system or another; `experiment` where nothing is left."""
-    return re.sub(r"[/\\\x00-\x1f\x7f:*?\"<>|]", "-", text).strip(" .\t")[:100].strip(" .") or "experiment"
+def folder_name(text: str, *, room: int = 0) -> str:
+    """Return `text` without what folder names cannot hold on one system or another; `experiment` where nothing is left.
+
+    `room` bytes are left free for a suffix.
+    """
+    name = _cut(NOT_IN_NAMES.sub("-", text).strip(" .\t"), room) or "experiment"
+    return _cut(f"run-{name}", room) if RESERVED.match(name) else name
+
+
+def _cut(name: str, room: int) -> str:
+    """`name` without what is too long, cut between characters."""
+    short = name[: LONGEST_NAME - room].encode()[: LONGEST_NAME_BYTES - room]
+    return short.decode(errors="ignore").strip(" .")
 
 
 def _with_optimizer_defaults(tree: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hptune.config.fields import (
 )
 from hptune.schedules import Schedule
 
-DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h)")
 BUDGET = "short runs (16) or wall time (90s, 20m, 1.5h)"
 HEARTBEAT = "a time (90s, 30m, 1.5h), or off"
 ON, OFF = "<on>", "<off>"
@@ -31,9 +31,9 @@ ON, OFF = "<on>", "<off>"
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds of a time such as 90s, 20m or 1.5h; None for any other text."""
-    match = DURATION.match(text)
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
+    """Seconds of a time such as 90s, 20m or 1.5h; None for any other text, and for no time at all or more than a life."""
+    match = DURATION.fullmatch(text)
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match and 0 < float(match[1]) <= 1e9 else None
 
 
 class ScheduleSection(Section):
@@ -112,6 +112,10 @@ class BudgetSection(Section):
 
 
 CountOrAuto = Annotated[Count | Literal["auto"], needs("a whole number of at least 1, or auto")]
+FewOrAuto = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | Literal["auto"], needs("a whole number of at least 1 and at most 1000, or auto")
+]
+"""Threads or processes: the system runs out of memory for many more, and that ends the program without a word."""
 
 
 class ExecutorSection(Section):
@@ -122,9 +126,9 @@ class ExecutorSection(Section):
     """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
-    workers: CountOrAuto = "auto"
+    workers: FewOrAuto = "auto"
     heartbeat: Annotated[str | Literal[False], needs(HEARTBEAT)] = "30m"
-    threads: CountOrAuto = "auto"
+    threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Mapping
 from typing import Any
 
-from hptune.config.fields import describe
+from hptune.config.fields import describe, quoted
 from hptune.config.reading import DEEPEST
-from hptune.errors import ConfigError
+from hptune.errors import ConfigError, abridged
 
 Tree = dict[str, Any]
 COMPONENTS = ("model", "loss", "metric")
@@ -21,24 +19,29 @@ def get(tree: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(tree, dict):
             tree = tree.get(part)
-        elif isinstance(tree, list) and part.isdecimal() and int(part) < len(tree):
-            tree = tree[int(part)]
+        elif isinstance(tree, list) and (item := _item(part, tree)) is not None:
+            tree = tree[item]
         else:
             return None
     return tree
 
 
 def replaced(tree: Tree, key: str, value: Any, *, where: str | None = None) -> Tree:
-    """Return a copy of `tree` with `value` at `key`, the blocks on the way made where missing; `where` stands in errors."""
+    """Return `tree` with `value` at `key`, the blocks on the way made where missing; `where` stands in errors.
+
+    What lies on the way is copied, the rest shared.
+    """
     parts = key.split(".")
     if not all(parts) or key != key.strip():
-        raise ConfigError(f"{key!r} is no key: write names joined by dots, such as baseline.lr", where=where)
-    top = copy.deepcopy(tree)
+        raise ConfigError(f"{quoted(key)} is no key: write names joined by dots, such as baseline.lr", where=where)
+    if len(parts) > DEEPEST:
+        raise ConfigError(f"nested deeper than {DEEPEST} levels", where=where, key=key)
+    top = dict(tree)
     node: Any = top
     for depth, part in enumerate(parts[:-1], start=1):
         path = ".".join(parts[:depth])
         slot = _slot(node, part, path, where)
-        node[slot] = _as_block(node[slot] if isinstance(node, list) else node.get(slot), path, where)
+        node[slot] = copy.copy(_as_block(node[slot] if isinstance(node, list) else node.get(slot), path, where))
         node = node[slot]
     node[_slot(node, parts[-1], key, where)] = value
     return top
@@ -47,10 +50,17 @@ def replaced(tree: Tree, key: str, value: Any, *, where: str | None = None) -> T
 def _slot(node: Any, part: str, path: str, where: str | None) -> Any:
     if isinstance(node, dict):
         return part
-    if not (part.isdecimal() and int(part) < len(node)):
+    item = _item(part, node)
+    if item is None:
         items = f"{len(node)} item{'s' * (len(node) != 1)}"
-        raise ConfigError(f"there is no item {part}: the list has {items}, counted from 0", where=where, key=path)
-    return int(part)
+        raise ConfigError(f"there is no item {abridged(part, 40)}: the list has {items}, counted from 0", where=where, key=path)
+    return item
+
+
+def _item(part: str, items: list[Any]) -> int | None:
+    """The place in `items` that `part` names, None where it names none."""
+    number = int(part) if len(part) < 10 and part.isascii() and part.isdecimal() else None
+    return number if number is not None and number < len(items) else None
 
 
 def _as_block(value: Any, path: str, where: str | None) -> Any:
@@ -62,23 +72,3 @@ def _as_block(value: Any, path: str, where: str | None) -> Any:
     if not isinstance(value, dict | list):
         raise ConfigError(f"is {describe(value)}: there is no key below it", where=where, key=path)
     return value
-
-
-def plain(value: Any, key: str = "", depth: int = 0) -> Any:
-    """Return a copy of `value` made of what a YAML file can hold; tuples become lists, paths text, NumPy scalars numbers.
-
-    Raises ConfigError for anything else: such a config could not be written back.
-    """
-    if depth > DEEPEST:
-        raise ConfigError(f"nested deeper than {DEEPEST} levels", key=key or None)
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {str(name): plain(item, f"{key}.{name}".lstrip("."), depth + 1) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{key}.{number}".lstrip("."), depth + 1) for number, item in enumerate(value)]
-    raise ConfigError(f"a config holds text, numbers, lists and mappings, not a {type(value).__name__}", key=key or None)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-from hptune.errors import ConfigError
+from hptune.config.fields import LONGEST_QUOTE, quoted
+from hptune.errors import ConfigError, abridged
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,10 @@ def check_arguments(function: Callable[..., Any], args: Mapping[str, Any], *, na
     for argument, value in args.items():
         if argument not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-            raise ConfigError(f"{name} has no argument {argument!r}{suggestion(argument, allowed)}; {takes}", key=key)
+            raise ConfigError(f"{name} has no argument {quoted(argument)}{suggestion(argument, allowed)}; {takes}", key=key)
         kind: Kind = hints[argument].__metadata__[0]
         if not kind.accepts(value):
-            raise ConfigError(f"{name} needs {kind.words}, got {value!r}", key=f"{key}.{argument}")
+            raise ConfigError(f"{name} needs {kind.words}, got {abridged(repr(value), LONGEST_QUOTE)}", key=f"{key}.{argument}")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from hptune.config.fields import quoted
 from hptune.config.schema import Model
 from hptune.engine.arguments import suggestion
+from hptune.engine.memory import is_out_of_memory
 from hptune.engine.nets import BUILT_IN, build_built_in
 from hptune.engine.targets import call_target, load_target
 from hptune.engine.weights import freeze, load_weights, match_weights, read_weights
-from hptune.errors import ConfigError, UserCodeError
+from hptune.errors import ConfigError, UserCodeError, abridged
 
 Shape = tuple[int, ...]
 
+LONGEST_REASON = 300  # characters of what torch or torchvision says
 SMALL_IMAGE = 64  # pixels a side; torchvision's classification models are published for about 224
 
 
@@ -71,14 +74,17 @@ def _image_or_flat(name: str | None, sample_shape: Shape | None, token_ids: bool
 
 def _by_name(name: str, args: dict[str, Any], sample_shape: Shape, outputs: int) -> nn.Module:
     if name in BUILT_IN:
-        return build_built_in(name, args, sample_shape, outputs)
+        try:
+            return build_built_in(name, args, sample_shape, outputs)
+        except (RuntimeError, TypeError, MemoryError) as error:  # torch's, for sizes beyond the memory or beyond 64 bits
+            raise _does_not_take(name, error) from error
     from torchvision import models
 
     published = models.list_models(module=models)
     if name not in published:
         known = [*BUILT_IN, *published]
         remedy = suggestion(name, known) or f": use one of {', '.join(BUILT_IN)}, a torchvision classification model, or a target"
-        raise ConfigError(f"unknown model {name!r}{remedy}", key="model.name")
+        raise ConfigError(f"unknown model {quoted(name)}{remedy}", key="model.name")
     return _from_torchvision(name, args, sample_shape, outputs)
 
 
@@ -95,12 +101,19 @@ def _from_torchvision(name: str, args: dict[str, Any], sample_shape: Shape, outp
     single_output = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     try:
         model: nn.Module = models.get_model(name, weights=None, **{"num_classes": outputs, **single_output, **args})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"torchvision's {name} does not take these: {error}", key="model.args") from error
+    except Exception as error:  # whatever its constructors meet in args they were not written for
+        raise _does_not_take(f"torchvision's {name}", error) from error
     if sample_shape[0] == 1:
         model.register_forward_pre_hook(_repeat_channel)
     _check_fit(name, model, sample_shape)
     return model
+
+
+def _does_not_take(name: str, error: Exception) -> ConfigError:
+    if is_out_of_memory(error):
+        return ConfigError(f"{name} of this size does not fit into memory: make it smaller", key="model.args")
+    reason = abridged(str(error).strip().partition("\n")[0], LONGEST_REASON) or type(error).__name__
+    return ConfigError(f"{name} does not take these: {reason}", key="model.args")
 
 
 def _repeat_channel(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

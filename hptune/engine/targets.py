@@ -134,7 +134,7 @@ def source_hash(target: str) -> str:
     module = _load_module(where, target)
     top = sys.modules[where.partition(".")[0]]
     origin = getattr(module, "__file__", None) or ""
-    if not is_users_file(origin):
+    if not origin or not is_users_file(origin):  # what is built into Python has no file
         version = getattr(top, "__version__", "") or ".".join(map(str, sys.version_info[:3]))
         return hashlib.sha256(f"{where} {version}".encode()).hexdigest()
     roots = [Path(folder) for folder in getattr(top, "__path__", [])]

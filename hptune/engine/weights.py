@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hptune.config.fields import quoted
 from hptune.errors import ConfigError
 
 State = Mapping[str, Tensor]
@@ -87,7 +88,7 @@ def matching_names(model: nn.Module, pattern: str, *, key: str) -> list[str]:
     if matches := [name for name in names if fnmatchcase(name, pattern)]:
         return matches
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-    raise ConfigError(f"no parameter is named like {pattern!r}; the nearest names are {', '.join(near)}", key=key)
+    raise ConfigError(f"no parameter is named like {quoted(pattern)}; the nearest names are {', '.join(near)}", key=key)
 
 
 def _matching(model: nn.Module, state: State, prefix: str) -> dict[str, Tensor]:

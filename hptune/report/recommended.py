@@ -9,6 +9,7 @@ from pathlib import Path
 from hptune.analysis.recommendation import Recommendation
 from hptune.analysis.wording import format_number
 from hptune.config.loader import LoadedConfig, dump_config, with_value
+from hptune.config.schema import folder_name
 from hptune.errors import InputError
 from hptune.report.run import Run
 from hptune.store.layout import write_atomic
@@ -26,11 +27,16 @@ def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation
     return dump_config(
         with_value(loaded, "executor", {"threads": section.threads, "micro_batch": section.micro_batch, "compile": section.compile}),
         destination,
-        name=loaded.experiment.name.removesuffix(SUFFIX)[: 100 - len(SUFFIX)] + SUFFIX,
+        name=recommended_name(loaded.experiment.name),
         hyperparameters=recommendation.hyperparameters,
         epochs=recommendation.epochs,
         comments=comments(recommendation),
     )
+
+
+def recommended_name(name: str) -> str:
+    """Return the name of the recommended config of the run `name`: a folder's name, too."""
+    return folder_name(name.removesuffix(SUFFIX), room=len(SUFFIX)) + SUFFIX
 
 
 def write_recommended(run: Run) -> None:

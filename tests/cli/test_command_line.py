@@ -102,6 +102,15 @@ def test_a_mistake_in_the_config_is_placed(hptune: Hptune, project: Path) -> Non
     assert answer.err.startswith("error: c.yaml:4: baseline.momentm: ")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows says that there is no such file")
+@pytest.mark.parametrize("command", ["run", "check", "recommend", "show", "report", "runs", "init"])
+def test_a_name_too_long_for_any_file_is_a_mistake(hptune: Hptune, command: str) -> None:
+    answer = hptune(command, "n" * 300)
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1].endswith(": no file or folder can have a name this long")
+    assert len(answer.err) < 400
+
+
 def test_verbose_adds_the_traceback_of_a_mistake(hptune: Hptune) -> None:
     assert "Traceback" not in hptune("run", "d.yaml").err
     answer = hptune("run", "d.yaml", "--verbose")

@@ -118,4 +118,4 @@ def test_secrets_of_the_environment_reach_no_file(tmp_path: Path, monkeypatch: p
 
 
 def test_text_from_elsewhere_steers_no_terminal() -> None:
-    assert harmless("a\x1b]52;c;aGk=\x07b\x9b1m\tc\nd é 🙂") == "a\ufffd]52;c;aGk=\ufffdb\ufffd1m\tc\nd é 🙂"
+    assert harmless("a\x1b]52;c;aGk=\x07b\x9b1m\tc\nd é 🙂") == "a\\x1b]52;c;aGk=\\x07b\\x9b1m\\tc\nd é 🙂"

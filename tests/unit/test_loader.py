@@ -120,7 +120,8 @@ def test_a_config_without_a_name_is_named_after_its_file(here: Path) -> None:
         ("name: tiny", "loss: {name: mse, target: 'a:b'}", ["c.yaml:1: loss: give a name or a target, not both"]),
         ("name: tiny", "device: gpu", ["c.yaml:1: device: needs auto, cpu, cuda, cuda:N or mps, got the text 'gpu'"]),
         ("name: tiny", "seeds: true", ["c.yaml:1: seeds: needs a whole number, got true"]),
-        ("name: tiny", "executor: {workers: few}", ["c.yaml:1: executor.workers: needs a whole number of at least 1, or auto"]),
+        ("name: tiny", "executor: {workers: few}", ["c.yaml:1: executor.workers: needs a whole number of at least 1 and at most 1000"]),
+        ("name: tiny", "executor: {threads: 1000000000}", ["executor.threads: needs a whole number of at least 1 and at most 1000"]),
         ("name: tiny", "optimizer: {groups: [{match: a, lr_facter: 2}]}", ["optimizer.groups.0.lr_facter", "did you mean 'lr_factor'?"]),
         ("search_epochs: 1", "search: soon", ["c.yaml:5: budget.search: needs short runs (16) or wall time (90s, 20m, 1.5h)"]),
         ("search_epochs: 1", "search: 0m", ["c.yaml:5: budget.search: needs short runs (16)"]),
@@ -177,7 +178,7 @@ def test_broken_yaml_is_one_message_with_its_line(here: Path, text: str, words: 
 def test_an_alias_bomb_is_refused(here: Path, level: str) -> None:
     lines = ["a0: &a0 {k: 1}"]
     lines += [f"a{i}: &a{i} " + level.format(", ".join([f"*a{i - 1}"] * 10)) for i in range(1, 12)]
-    assert "more than 10,000 values once every alias (*name) is written out" in message("\n".join(lines))
+    assert "more than 5,000 keys and values once every alias (*name) is written out" in message("\n".join(lines))
 
 
 def test_aliases_and_merges_work_and_later_keys_win(here: Path) -> None:

@@ -1,16 +1,23 @@
 """The schema: defaults, what depends on the optimizer, and the JSON schema editors use."""
 
-from pathlib import Path
+import os
+import re
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hptune.config.loader import from_tree
 from hptune.config.presets import preset, preset_names
 from hptune.config.reading import read_yaml
 from hptune.config.schema import Experiment, folder_name, json_schema
 from hptune.errors import ConfigError
+from hptune.report.recommended import recommended_name
+from hptune.session import default_run_dir
+from hptune.store.layout import RunLayout, retire, write_atomic
 from hptune.trial import Hyperparameters
 
 
@@ -77,11 +84,61 @@ def test_which_way_a_metric_goes(metric: Any, larger: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("a/b", "a-b"), (" x. ", "x"), ("...", "experiment"), ("größe", "größe"), ("n" * 200, "n" * 100)]
-)
+    ("text", "name"),
+    [
+        ("a/b", "a-b"), (" x. ", "x"), ("...", "experiment"), ("größe", "größe"), ("n" * 200, "n" * 100), ("../../x", "-..-x"),
+        ("/etc", "-etc"), ("a\0\n\x85\u2028\udcffb", "a-----b"),
+        ("CON", "run-CON"), ("nul.tar.gz", "run-nul.tar.gz"), ("Com1 .x", "run-Com1 .x"), ("lpt²", "run-lpt²"),
+        ("aux" + " " * 100 + "x", "run-aux"), ("con." + "n" * 100, "run-con." + "n" * 92),
+        ("console", "console"), ("com10", "com10"), ("👩‍👩‍👧", "👩‍👩‍👧"), ("שלום", "שלום"),
+        ("é" * 120, "é" * 100), ("e\u0301" * 60, "e\u0301" * 50),
+        ("𝒳" * 100, "𝒳" * 50), ("n" + "𝒳" * 60, "n" + "𝒳" * 49),
+    ],
+)  # fmt: skip
 def test_folder_names(text: str, name: str) -> None:
     assert folder_name(text) == name
     assert folder_name(name) == name
+    assert experiment(name=name).name == name
+
+
+@given(st.text(max_size=250) | st.text(alphabet="conaux1. /\\𝒳", max_size=250))
+def test_no_name_leaves_the_folder_of_runs(text: str) -> None:
+    name = folder_name(text)
+    assert folder_name(name) == name
+    run = default_run_dir(experiment(name=name))
+    assert run.parent == Path("runs")
+    assert Path(os.path.normpath(run)).parts == ("runs", name)
+    assert PureWindowsPath(name).parts == (name,)
+    assert not PureWindowsPath(name).is_reserved()
+    recommended = recommended_name(name)
+    assert experiment(name=recommended).name == recommended == recommended_name(recommended)
+
+
+@pytest.mark.parametrize("name", ["𝒳" * 50, "e\u0301" * 50, "👩‍👩‍👧 שלום", "größe 1", "-rf", "~root", "$HOME"])
+def test_runs_of_any_name_can_be_made_and_retired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout = RunLayout(default_run_dir(experiment(name=name)))
+    write_atomic(layout.journal, "")
+    assert retire(layout) == tmp_path / "runs" / f"{name}.old-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../../x", "'../../x' cannot name a folder: leave out /"),
+        ("/tmp/x", "'/tmp/x' cannot name a folder"),
+        ("..", "'..' cannot name a folder"),
+        ("a\0b", "'a\\x00b' cannot name a folder"),
+        ("a\u2028b", "cannot name a folder"),
+        ("NUL", "'NUL' cannot name a folder: Windows keeps this name for a device"),
+        ("con.txt", "'con.txt' cannot name a folder: Windows keeps this name for a device"),
+        ("𝒳" * 51, "must have at most 200 bytes as UTF-8, got 204"),
+        ("n" * 101, "must have at most 100 characters, got 101"),
+    ],
+)
+def test_names_that_are_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^name: .*{re.escape(words)}"):
+        experiment(name=name)
 
 
 @pytest.mark.parametrize("name", preset_names())
