@@ -28,6 +28,7 @@ from hptune.pulse import PULSE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 2.0  # seconds a worker has to end by itself, then again after SIGTERM
+STARTING = 600.0  # seconds a worker may be silent while it loads its code: from a cold disk in a network that takes minutes
 BEATS = 10  # signs of life in the time after which there must have been one
 
 _sending = threading.Lock()  # one message at a time
@@ -39,7 +40,7 @@ class Worker:
     """The driver's handle on one worker process, started by being made.
 
     `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready. `silent`: seconds the driver has
-    listened since it heard from it last; more than `heartbeat` of them are too many while it has something to do.
+    listened since it heard from it last; more than `heartbeat` of them are too many while it has an item.
     """
 
     def __init__(self, work: bytes, *, threads: int, heartbeat: float | None = None, index: int | None = None) -> None:
@@ -84,8 +85,9 @@ class Worker:
     @property
     def hangs(self) -> bool:
         """Whether it should give signs of life and has not for too long."""
-        busy = self.index is not None or not self.ready
-        return busy and self._heartbeat is not None and self.silent > self._heartbeat
+        if self._heartbeat is None or (self.ready and self.index is None):
+            return False
+        return self.silent > (self._heartbeat if self.ready else max(self._heartbeat, STARTING))
 
     @property
     def gone(self) -> bool:

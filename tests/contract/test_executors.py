@@ -247,6 +247,7 @@ def test_workers_that_hang_before_they_are_ready_are_an_error(tmp_path: Path, mo
     monkeypatch.syspath_prepend(tmp_path)
     function = importlib.import_module("hangs").f
     monkeypatch.setenv("IN_WORKER_HANG", "1")
+    monkeypatch.setattr("hptune.executors.worker.STARTING", 1.0)
     with ProcessExecutor(function, 1, heartbeat=1.0) as executor, pytest.raises(HptuneError, match="no sign of life for"):
         list(executor.map([1]))
 
