@@ -15,6 +15,13 @@ A message says what is wrong, where, and what would be right. It never needs a t
 
 from __future__ import annotations
 
+LONGEST_QUOTE = 300  # characters; a damaged file can make a library quote thousands
+
+
+def said_by(error: Exception) -> str:
+    """What a library's exception says, for use inside a message: one line, cut short; the exception's name where it says nothing."""
+    return " ".join(str(error).split())[:LONGEST_QUOTE] or type(error).__name__
+
 
 class HptuneError(Exception):
     """Base of all errors meant for the user; `str(error)` is the whole message."""
