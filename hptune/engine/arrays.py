@@ -119,7 +119,7 @@ def as_tensor(value: Any, what: str) -> Tensor:
             raise DataError(f"{what} is ragged: its samples have different shapes ({error}): pad them, or return a Dataset") from error
         if array.dtype.kind not in "biuf":
             kind = {"O": "Python objects (or rows of different length)", "U": "text", "S": "text", "c": "complex numbers"}
-            held = kind.get(array.dtype.kind, f"values of type {array.dtype}")
+            held = kind.get(array.dtype.kind, f"values of type {str(array.dtype)[:60]}")
             raise DataError(f"{what} holds {held}: it must hold numbers, in an array of one shape")
         if array.dtype.kind == "u" and array.dtype.itemsize > 1:
             if array.size and array.max() > np.iinfo(np.int64).max:

@@ -199,10 +199,12 @@ def _read_array(held: Mapping[str, Any], name: str, path: Path) -> Any:
         large = f"{_names([name])} of {path} does not fit into main memory, or its header is damaged"
         raise DataError(f"{large} ({said_by(error)}): {HOW_TO_WRITE}") from error
     except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        held_are = "Python objects (or rows of different length)"
-        raise DataError(f"{_names([name])} of {path} holds {held_are}: save numbers in an array of one shape") from error
+        if "Object arrays" in str(error):
+            held_are = "Python objects (or rows of different length)"
+            raise DataError(f"{_names([name])} of {path} holds {held_are}: save numbers in an array of one shape") from error
+        if "allow_pickle" in str(error):  # an advice to trust the file
+            raise DataError(f"{_names([name])} of {path} has a header longer than is safe to read: {HOW_TO_WRITE}") from error
+        raise
 
 
 def _names(names: Iterable[str]) -> str:
