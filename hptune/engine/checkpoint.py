@@ -16,6 +16,7 @@ import torch
 from hptune.errors import RunDirectoryError
 
 KEPT = 2
+DOS_FOLDER = 0x10  # the bit of a zip member's attributes that says so
 
 
 class Checkpoints:
@@ -71,11 +72,21 @@ def read_tensors(path: Path) -> Any:
     with path.open("rb") as file:
         if file.read(4) == b"PK\3\4":
             with zipfile.ZipFile(file) as archive:
-                if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"{damaged} has another checksum")
+                _check_members(archive)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on files of other kinds, which then are refused
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile for wrong contents, and for what would make torch read other bytes than those whose checksum is right."""
+    members = archive.infolist()
+    if archive.testzip() is not None:
+        raise zipfile.BadZipFile("a checksum is wrong")
+    if len({member.filename for member in members}) < len(members):  # the values of one tensor would be another's
+        raise zipfile.BadZipFile("two members have one name")
+    if any(member.external_attr & DOS_FOLDER for member in members):  # of these torch reads nothing, and takes what memory holds
+        raise zipfile.BadZipFile("a member is marked as a folder")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

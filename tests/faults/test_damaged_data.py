@@ -39,11 +39,15 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name, what it holds, and how hptune reads it where it lies in a folder of its own."""
+    """A kind of file: its name, what it holds, and how hptune reads it where it lies in a folder of its own.
+
+    `checksums`: whether it has them, so that what is read must be what was written.
+    """
 
     name: str
     content: bytes
     read: Callable[[Path], Any]
+    checksums: bool = False
 
 
 def npz(*, compressed: bool) -> bytes:
@@ -54,7 +58,8 @@ def npz(*, compressed: bool) -> bytes:
 
 
 def read_npz(path: Path) -> Any:
-    return load_source(Data(name="arrays", path=str(path)))
+    train = load_source(Data(name="arrays", path=str(path))).train
+    return train.x.tolist(), train.y.tolist()
 
 
 def image(form: str, **options: Any) -> bytes:
@@ -107,12 +112,12 @@ def weights(**options: Any) -> bytes:
 
 
 def read_pretrained(path: Path) -> Any:
-    return read_weights(str(path))
+    return {name: tensor.tolist() for name, tensor in read_weights(str(path)).items()}
 
 
 KINDS = [
-    Kind("stored.npz", npz(compressed=False), read_npz),
-    Kind("compressed.npz", npz(compressed=True), read_npz),
+    Kind("stored.npz", npz(compressed=False), read_npz, checksums=True),
+    Kind("compressed.npz", npz(compressed=True), read_npz, checksums=True),
     *(Kind(f"b/1.{form.lower()}", image(form), read_images) for form in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "PGM")),
     Kind("b/progressive.jpg", image("JPEG", progressive=True), read_images),
     Kind("b/lossless.webp", image("WEBP", lossless=True), read_images),
@@ -120,7 +125,7 @@ KINDS = [
     Kind("b/lzw.tif", image("TIFF", compression="tiff_lzw"), read_images),
     Kind("b/animated.gif", animation(), read_images),
     *(Kind(f"MNIST/raw/{name}", content, read_mnist) for name, content in IDX.items() if name.startswith("train")),
-    Kind("weights.pt", weights(), read_pretrained),
+    Kind("weights.pt", weights(), read_pretrained, checksums=True),
     Kind("old-weights.pt", weights(_use_new_zipfile_serialization=False), read_pretrained),
 ]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -158,10 +163,11 @@ def _some(values: range, number: int, rng: random.Random) -> list[int]:
     return sorted(rng.sample(values, min(number, len(values))))
 
 
-def refusal(kind: Kind, path: Path) -> str | None:
-    """What reading `path` was refused with, None where it was read. Any exception but an InputError goes through."""
+def refusal(kind: Kind, path: Path, expected: Any = None) -> str | None:
+    """What reading `path` was refused with, None where it was read, as `expected` if given. Other exceptions go through."""
     try:
-        kind.read(path)
+        found = kind.read(path)
+        assert expected is None or found == expected
     except InputError as error:
         message = str(error)
         assert path.name in message, message
@@ -174,10 +180,12 @@ def refusal(kind: Kind, path: Path) -> str | None:
 
 def check_all(kind: Kind, path: Path, *, all_of_them: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(kind.content)
+    expected = kind.read(path) if kind.checksums else None
     for what, content in damages(kind.content, random.Random(kind.name), all_of_them=all_of_them):
         path.write_bytes(content)
         try:
-            refusal(kind, path)
+            refusal(kind, path, expected)
         except Exception as error:
             pytest.fail(f"{kind.name}, {what}: {type(error).__name__}: {error}")
 
@@ -664,6 +672,23 @@ def test_a_changed_byte_in_a_weight_is_noticed(tmp_path: Path) -> None:
     torch.manual_seed(0)
     values = nn.Linear(3, 2).weight.detach().numpy().tobytes()
     content[content.find(values) + 3] ^= 0x40
+    (tmp_path / "w.pt").write_bytes(bytes(content))
+    with pytest.raises(ConfigError, match="cannot be loaded as weights"):
+        read_weights(str(tmp_path / "w.pt"))
+
+
+def test_a_changed_name_in_the_list_of_an_archive_is_noticed(tmp_path: Path) -> None:
+    """One bit makes of `data/0` a second `data/1`: torch would read one tensor's values from the other's."""
+    before, _, after = weights().rpartition(b"data/0")
+    (tmp_path / "w.pt").write_bytes(before + b"data/1" + after)
+    with pytest.raises(ConfigError, match="cannot be loaded as weights"):
+        read_weights(str(tmp_path / "w.pt"))
+
+
+def test_a_tensor_marked_as_a_folder_is_noticed(tmp_path: Path) -> None:
+    """torch would leave its values as they were in memory."""
+    content = bytearray(weights())
+    content[content.rfind(b"archive/data/0") - 8] ^= 0x10
     (tmp_path / "w.pt").write_bytes(bytes(content))
     with pytest.raises(ConfigError, match="cannot be loaded as weights"):
         read_weights(str(tmp_path / "w.pt"))
