@@ -79,13 +79,10 @@ def read_tensors(path: Path) -> Any:
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
-    """Raise BadZipFile for wrong contents, and for what would make torch read other bytes than those whose checksum is right."""
-    members = archive.infolist()
+    """Raise BadZipFile for wrong contents, and for what would make torch not read them at all."""
     if archive.testzip() is not None:
         raise zipfile.BadZipFile("a checksum is wrong")
-    if len({member.filename for member in members}) < len(members):  # the values of one tensor would be another's
-        raise zipfile.BadZipFile("two members have one name")
-    if any(member.external_attr & DOS_FOLDER for member in members):  # of these torch reads nothing, and takes what memory holds
+    if any(member.external_attr & DOS_FOLDER for member in archive.infolist()):  # of these torch reads nothing, and takes what memory holds
         raise zipfile.BadZipFile("a member is marked as a folder")
 
 

@@ -238,9 +238,9 @@ def _read_curve(path: Path) -> pd.DataFrame:
         content = path.read_text(encoding="utf-8")
         if not content.endswith("\n"):
             raise ValueError("its last line is cut off" if content else "it is empty")
-        curve = pd.read_csv(io.StringIO(content), dtype=kinds, index_col=False, on_bad_lines="error")
-        if "step" not in curve:
-            raise ValueError("it has no column step")
+        curve = pd.read_csv(io.StringIO(content), dtype=kinds)
+        if "step" not in curve or not isinstance(curve.index, pd.RangeIndex):  # pandas takes what is in excess of the header for an index
+            raise ValueError("it has no column step, or rows longer than its header")
         return curve.astype({name: float for name in curve.columns if name != "step"})  # without rows they are not yet
     except Exception as error:  # damaged bytes can make pandas fail anywhere
         reason = f"the curve {path} cannot be read: {said_by(error)}"

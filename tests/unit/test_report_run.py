@@ -209,7 +209,7 @@ def test_a_curve_has_numbers_only(finished: report.Run, tmp_path: Path) -> None:
         b"", b"\n", b"\n\n\n", CURVE[:-3], CURVE[:20], b"\x00" * 200 + b"\n", b"\xff\xfe\x00\x01\n", b"\x89PNG\r\n\x1a\n\x00\n",
         b"<html>\n<p>404</p>\n</html>\n", CURVE.replace(b"0.5", b"x.5"), CURVE.replace(b"\n2,", b"\n,"), CURVE.replace(b"\n2,", b"\n2.5,"),
         CURVE.replace(b"\n2,", b" 2,"), CURVE.replace(b"\n2,", b"\n2,2,"), CURVE.replace(b"0.5", b'"0.5'), CURVE.partition(b"\n")[2],
-        CURVE.replace(b"\n2,", b"\n" + b"9" * 40 + b","),
+        CURVE.replace(b"\n2,", b"\n" + b"9" * 40 + b","), b"step,lr\n1,2,3\n4,5,6\n",
     ],
 )  # fmt: skip
 def test_a_damaged_curve_is_said_to_be_so(finished: report.Run, tmp_path: Path, content: bytes) -> None:
@@ -245,7 +245,7 @@ DAMAGES = {
     "digits": b"9" * 5000,
     "torn": b'{"versions": {"torch": "2',
     "deep object": DEEP,
-    "quite deep object": b'{"a": ' * 200 + b"1" + b"}" * 200,
+    "quite deep object": b'{"a": ' * 700 + b"1" + b"}" * 700,
     "deep list": b"[" * 100_000,
     "closed deep list": b"[" * 3000 + b"]" * 3000,
     "odd values": b'{"cpu": [NaN, {"a": 1}], "invocations": [3, {"command": 5}, {"command": [null, {}]}], "": {"": "\\ud800\\u0000"}}',
