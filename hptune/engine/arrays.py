@@ -92,9 +92,7 @@ def _input(value: Any, what: str, layout: Layout | None) -> Tensor:
         tensor = as_images(tensor, what, layout)
     elif tensor.dtype != torch.bool and not tensor.is_floating_point():
         tensor = tensor.to(torch.int64)
-    if len(tensor) and not tensor[0].numel():
-        raise DataError(f"{what} has shape {shape_of(tensor)}: its samples hold no values")
-    _check_finite(tensor, what)
+    _check_values(tensor, what)
     return tensor
 
 
@@ -103,7 +101,7 @@ def _as_target(value: Any, what: str) -> Tensor:
         raise DataError(f"{what} is a {type(value).__name__}: give one array; for several, return a Dataset and write a step target")
     tensor = as_tensor(value, what)
     tensor = tensor if tensor.is_floating_point() else tensor.to(torch.int64)
-    _check_finite(tensor, what)
+    _check_values(tensor, what)
     return tensor
 
 
@@ -121,10 +119,14 @@ def as_tensor(value: Any, what: str) -> Tensor:
             raise DataError(f"{what} is ragged: its samples have different shapes ({error}): pad them, or return a Dataset") from error
         if array.dtype.kind not in "biuf":
             kind = {"O": "Python objects (or rows of different length)", "U": "text", "S": "text", "c": "complex numbers"}
-            held = kind.get(array.dtype.kind, f"values of type {array.dtype}")
+            held = kind.get(array.dtype.kind, f"values of type {str(array.dtype)[:60]}")
             raise DataError(f"{what} holds {held}: it must hold numbers, in an array of one shape")
         if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            if array.size and array.max() > np.iinfo(np.int64).max:
+                raise DataError(f"{what} holds the integer {array.max()}: the largest that can be used is 2**63 - 1")
             array = array.astype(np.int64)
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has no long double
+            array = array.astype(np.float64)
         array = array.astype(array.dtype.newbyteorder("="), order="C", copy=not array.flags.writeable)
         tensor = torch.from_numpy(array)
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
@@ -154,14 +156,17 @@ def as_images(tensor: Tensor, what: str, layout: Layout | None) -> Tensor:
     return tensor
 
 
-def _check_finite(tensor: Tensor, what: str) -> None:
+def _check_values(tensor: Tensor, what: str) -> None:
+    """Raise DataError where a sample holds no values, or values that are not finite."""
+    if len(tensor) and not tensor[0].numel():
+        raise DataError(f"{what} has shape {shape_of(tensor)}: its samples hold no values")
     if not tensor.is_floating_point() or bool(tensor.isfinite().all()):
         return
     bad = ~tensor.isfinite()
     first = tuple(int(i) for i in bad.nonzero()[0])
     raise DataError(
         f"{what} holds {int(bad.sum())} values that are NaN or infinite, the first at index {first if len(first) > 1 else first[0]}: "
-        "remove these samples or fill the values in"
+        "remove these samples or fill the values in; float32 ends at 3.4e38"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from hptune.errors import RunDirectoryError
 
 KEPT = 2
+DOS_FOLDER = 0x10  # the bit of a zip member's attributes that says so
 
 
 class Checkpoints:
@@ -62,14 +64,34 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     _sync(path.parent)
 
 
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` wrote to `path`, on the CPU; nothing but tensors and plain values is unpickled.
+
+    A wrong byte anywhere raises, which `torch.load` alone would not notice (in the form that torch wrote before 1.6, nobody can).
+    What it raises can be any Exception: damaged bytes can make the unpickler fail anywhere.
+    """
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\3\4":
+            with zipfile.ZipFile(file) as archive:
+                _check_members(archive)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on files of other kinds, which then are refused
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile for wrong contents, and for what would make torch not read them at all."""
+    if archive.testzip() is not None:
+        raise zipfile.BadZipFile("a checksum is wrong")
+    if any(member.external_attr & DOS_FOLDER for member in archive.infolist()):  # of these torch reads nothing, and takes what memory holds
+        raise zipfile.BadZipFile("a member is marked as a folder")
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a checkpoint, on the CPU; None where a byte of it is wrong, which `torch.load` alone would not notice."""
+    """The content of a checkpoint; None where it is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return None
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # damaged bytes can make the unpickler fail anywhere
+        content = read_tensors(path)
+    except Exception:
         return None
     return content if isinstance(content, dict) else None
 

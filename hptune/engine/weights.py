@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hptune.config.fields import quoted
+from hptune.engine.checkpoint import read_tensors
 from hptune.errors import ConfigError
 
 State = Mapping[str, Tensor]
@@ -31,22 +33,30 @@ class Match:
 def read_weights(path: str) -> State:
     """Return the state dict in the file at `path`: plain, or under the key `state_dict` or `model`.
 
-    Only tensors are unpickled (`weights_only=True`). Raises ConfigError where the file is missing or holds no weights.
+    Only tensors are unpickled. Raises ConfigError where the file is missing or damaged or holds no weights.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no file {path}", key="model.pretrained")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes can make the unpickler fail anywhere
-        reason = f"{path} cannot be loaded as weights ({type(error).__name__}): write it with torch.save(model.state_dict(), path)"
-        raise ConfigError(reason, key="model.pretrained") from error
+        content = read_tensors(Path(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}", key="model.pretrained") from error
+    except Exception as error:
+        # torch's own words would advise to unpickle anything
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        message = f"{path} cannot be loaded as weights ({reason}): write it with torch.save(model.state_dict(), path)"
+        raise ConfigError(message, key="model.pretrained") from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    state = {name: value for name, value in content.items() if _is_dense(value)} if isinstance(content, Mapping) else {}
     if not state:
         raise ConfigError(f"{path} holds no state dict: write it with torch.save(model.state_dict(), path)", key="model.pretrained")
     return state
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether `value` is a tensor of plain numbers; a quantized, sparse or complex one cannot be copied into a layer."""
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    return plain and not value.is_complex() and not value.is_meta
 
 
 def match_weights(model: nn.Module, state: State) -> Match:

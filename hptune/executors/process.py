@@ -35,7 +35,8 @@ class ProcessExecutor:
 
     The processes are spawned, so `work` and the items are pickled and `work` must be importable by its name; a script that ends up
     here guards its calls with `if __name__ == "__main__":`. An item whose worker dies, or hangs, is given to a fresh one once, then it
-    is a Failure. A worker hangs that has an item and gives no sign of life (`hptune.pulse`) for `heartbeat` seconds. Workers end with this process, however it ends.
+    is a Failure. A worker hangs that has an item and gives no sign of life (`hptune.pulse`) for `heartbeat` seconds. Workers end with
+    this process, however it ends.
     """
 
     def __init__(self, work: Work, workers: int, *, threads: int = 1, heartbeat: float | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hptune.analysis.recommendation import Conclusion, Longer, Recommendation, recommend
 from hptune.config.loader import LoadedConfig, load_config
-from hptune.errors import ConfigError, InputError, RunDirectoryError
+from hptune.errors import ConfigError, InputError, RunDirectoryError, said_by
 from hptune.stages import STAGES, Knowledge, stage_named
 from hptune.store.journal import JournalState, replay
 from hptune.store.layout import RunLayout, is_run_directory
@@ -18,6 +20,8 @@ from hptune.trial import Numerics, Task, TrialRecord, known_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DEEPEST = 20  # levels of nesting in environment.json; ours has four, and what shows it goes down as deep
 
 State = Literal["empty", "unfinished", "failed", "finished"]
 
@@ -108,13 +112,14 @@ class Run:
         return pd.DataFrame(stage_rows(conclusion), columns=list(stage_columns(conclusion)))
 
     def curve(self, trial_id: str) -> pd.DataFrame:
-        """Return the per-step series of a trial, NaN where nothing was measured. Raises InputError where the run has no such curve."""
-        import pandas as pd
+        """Return the per-step series of a trial, NaN where nothing was measured.
 
+        Raises InputError where the run has no such curve, RunDirectoryError where its file is damaged.
+        """
         path = self.layout.curve(trial_id)
         if not path.is_file():
             raise InputError(f"{self.layout.root} has no curve of a trial {trial_id!r}: `trials` lists the ids")
-        return pd.read_csv(path)
+        return _read_curve(path)
 
 
 def load(path: str | Path) -> Run:
@@ -146,7 +151,7 @@ def load(path: str | Path) -> Run:
 
 def _read_config(layout: RunLayout) -> tuple[LoadedConfig | None, tuple[str, ...]]:
     """A config that names an environment variable of another machine must not keep its results from being read."""
-    if not layout.config.is_file():
+    if not layout.config.exists():
         return None, ("the run was stopped before its config was written",)
     try:
         return load_config(layout.config), ()
@@ -224,14 +229,42 @@ def _not_run(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> list
     return [f"not run yet, or passed over since the budget was spent: {', '.join(missing)}"] if stages and missing else []
 
 
+def _read_curve(path: Path) -> pd.DataFrame:
+    """The curve in a file that was written whole: integers in `step`, floats elsewhere, the last line complete."""
+    import pandas as pd
+
+    kinds: defaultdict[str, type] = defaultdict(lambda: float, step=int)
+    try:
+        content = path.read_text(encoding="utf-8")
+        if not content.endswith("\n"):
+            raise ValueError("its last line is cut off" if content else "it is empty")
+        curve = pd.read_csv(io.StringIO(content), dtype=kinds)
+        if "step" not in curve or not isinstance(curve.index, pd.RangeIndex):  # pandas takes what is in excess of the header for an index
+            raise ValueError("it has no column step, or rows longer than its header")
+        return curve.astype({name: float for name in curve.columns if name != "step"})  # without rows they are not yet
+    except Exception as error:  # damaged bytes can make pandas fail anywhere
+        reason = f"the curve {path} cannot be read: {said_by(error)}"
+        raise RunDirectoryError(f"{reason}; the trial's record in the journal, and all that rests on it, is unaffected") from error
+
+
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    """What the file holds; nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _environment(layout: RunLayout) -> dict[str, Any]:
     """A missing or damaged environment.json hides no results."""
     try:
         content = json.loads(_text(layout.environment) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and not _deeper(content, DEEPEST) else {}
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether `value` is nested deeper than that."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(part, levels - 1) for part in inside)

@@ -80,6 +80,6 @@ def _earlier_invocations(path: Path) -> list[Any]:
     """What the file holds already; a missing or damaged one holds nothing, since nothing is decided from it."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))["invocations"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return earlier if isinstance(earlier, list) else []

@@ -127,7 +127,10 @@ class RunLayout:
 def is_run_directory(path: Path) -> bool:
     """Whether `path` holds a run: a journal, or at least the two files written before it."""
     layout = RunLayout(path)
-    return layout.journal.is_file() or (layout.config.is_file() and layout.environment.is_file())
+    try:
+        return layout.journal.is_file() or (layout.config.is_file() and layout.environment.is_file())
+    except OSError:  # it may not be searched
+        return False
 
 
 def make_directory(path: Path) -> None:

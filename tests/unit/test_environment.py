@@ -63,7 +63,9 @@ def test_each_invocation_is_added(tmp_path: Path) -> None:
     assert [i["command"] for i in content["invocations"]] == [["run", "1"], ["run", "2"]]
 
 
-@pytest.mark.parametrize("damage", ["", "{torn", "[]", '{"invocations": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "damage", ["", "{torn", "[]", '{"invocations": 3}', "\xff", "[" * 100_000, '{"a": ' * 5000, "9" * 5000, "\0" * 100]
+)
 def test_a_damaged_file_is_begun_again(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "environment.json"
     path.write_bytes(damage.encode("latin-1"))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fabricated import TASK, TREE, fabricate, sweep_key
 from surfaces import Surface
@@ -15,6 +20,7 @@ from surfaces import Surface
 import hptune
 from hptune import report
 from hptune.errors import InputError, RunDirectoryError, StageError
+from hptune.report import html
 from hptune.report.recommended import require_recommendation
 from hptune.stages import STAGES
 from hptune.store.journal import Journal, replay
@@ -178,3 +184,114 @@ def test_reading_needs_no_torch(finished: report.Run) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(finished.layout.root)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(finished.records)), "False", "False"]
     assert hptune.load_run is report.load
+
+
+CURVE = b"step,lr,momentum,train_loss,val_loss,metric\n1,0.1,0.9,1.0,,\n2,0.2,0.9,0.5,0.7,inf\n3,0.1,0.9,nan,0.6,0.9\n"
+
+
+def curve_of(finished: report.Run, folder: Path, content: bytes) -> pd.DataFrame:
+    run = replace(finished, layout=RunLayout(folder))
+    run.layout.curves.mkdir(exist_ok=True)
+    run.layout.curve("t").write_bytes(content)
+    return run.curve("t")
+
+
+def test_a_curve_has_numbers_only(finished: report.Run, tmp_path: Path) -> None:
+    curve = curve_of(finished, tmp_path, CURVE)
+    assert list(curve.dtypes) == [int, *[float] * 5]
+    assert curve["metric"].tolist()[1:] == [float("inf"), 0.9]
+    assert list(curve_of(finished, tmp_path, b"step,lr\n").columns) == ["step", "lr"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\n", b"\n\n\n", CURVE[:-3], CURVE[:20], b"\x00" * 200 + b"\n", b"\xff\xfe\x00\x01\n", b"\x89PNG\r\n\x1a\n\x00\n",
+        b"<html>\n<p>404</p>\n</html>\n", CURVE.replace(b"0.5", b"x.5"), CURVE.replace(b"\n2,", b"\n,"), CURVE.replace(b"\n2,", b"\n2.5,"),
+        CURVE.replace(b"\n2,", b" 2,"), CURVE.replace(b"\n2,", b"\n2,2,"), CURVE.replace(b"0.5", b'"0.5'), CURVE.partition(b"\n")[2],
+        CURVE.replace(b"\n2,", b"\n" + b"9" * 40 + b","), b"step,lr\n1,2,3\n4,5,6\n",
+    ],
+)  # fmt: skip
+def test_a_damaged_curve_is_said_to_be_so(finished: report.Run, tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(RunDirectoryError, match=r"the curve .*t\.csv cannot be read: .*; the trial's record in the journal.* unaffected"):
+        curve_of(finished, tmp_path, content)
+
+
+def test_whatever_happened_to_a_curve_numbers_or_one_message_come(finished: report.Run, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    said, forms = [], set()
+    for _ in range(600):
+        content = bytearray(CURVE)
+        for _ in range(rng.choice((1, 1, 5))):
+            content[rng.randrange(len(content))] = rng.choice((rng.randrange(256), ord('"'), ord("\n"), 0))
+        try:
+            curve = curve_of(finished, tmp_path, bytes(content[: rng.choice((len(content), rng.randrange(len(content))))]))
+        except RunDirectoryError as error:
+            said.append(str(error).replace(str(tmp_path), ""))
+        else:
+            forms.update(map(str, curve.dtypes))
+    assert max(map(len, said)) < 600
+    assert forms == {"int64", "float64"}
+
+
+DEEP = b'{"a": ' * 5000 + b"1" + b"}" * 5000
+DAMAGES = {
+    "empty": b"",
+    "binary": bytes(range(256)) * 8,
+    "zeros": bytes(500),
+    "list": b"[1, 2]",
+    "nan": b"NaN",
+    "number": b"1e999",
+    "digits": b"9" * 5000,
+    "torn": b'{"versions": {"torch": "2',
+    "deep object": DEEP,
+    "quite deep object": b'{"a": ' * 700 + b"1" + b"}" * 700,
+    "deep list": b"[" * 100_000,
+    "closed deep list": b"[" * 3000 + b"]" * 3000,
+    "odd values": b'{"cpu": [NaN, {"a": 1}], "invocations": [3, {"command": 5}, {"command": [null, {}]}], "": {"": "\\ud800\\u0000"}}',
+    "byte-order mark": b'\xef\xbb\xbf{"seed": 1}',
+    "page": b"<!DOCTYPE html><html></html>",
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fabricate(tmp_path_factory.mktemp("small") / "run", only=["lr_range"])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["environment.json", "config.yaml"])
+def test_a_damaged_file_beside_the_journal_hides_no_results(small: Path, tmp_path: Path, name: str, damage: str) -> None:
+    folder = shutil.copytree(small, tmp_path / "run")
+    (folder / name).write_bytes(DAMAGES[damage])
+    run = report.load(folder)
+    assert run.records == report.load(small).records
+    assert (run.loaded is None) == (name == "config.yaml")
+    assert name != "config.yaml" or any(note.startswith("the config cannot be read here") for note in run.notes)
+    report.write_results(run)
+    assert "environment" in html.render(run, defaultdict(list))
+
+
+@pytest.mark.parametrize("name", ["environment.json", "config.yaml"])
+def test_a_file_beside_the_journal_that_cannot_be_read_hides_no_results(small: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(small, tmp_path / "run")
+    (folder / name).chmod(0)
+    assert report.load(folder).records
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    run = report.load(folder)
+    assert run.records
+    assert (run.environment == {}) == (name == "environment.json")
+    assert any("is a folder" in note for note in run.notes) == (name == "config.yaml")
+
+
+def test_a_run_directory_that_may_not_be_searched_is_none(small: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(small, tmp_path / "run")
+    folder.chmod(0)
+    try:
+        if os.access(folder, os.X_OK):
+            pytest.skip("this user may search every folder")
+        with pytest.raises(RunDirectoryError, match="is no run directory"):
+            report.load(folder)
+    finally:
+        folder.chmod(0o700)
