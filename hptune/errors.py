@@ -23,12 +23,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What breaks a line or drives a terminal, and halves of characters: never printed as they are."""
 LONGEST_KEY_SHOWN = 200
 LONGEST_PLACE_SHOWN = 500
-LONGEST_QUOTE = 300  # characters; a damaged file can make a library quote thousands
-
-
-def said_by(error: Exception) -> str:
-    """What a library's exception says, for use inside a message: one line, cut short; the exception's name where it says nothing."""
-    return " ".join(str(error).split())[:LONGEST_QUOTE] or type(error).__name__
+LONGEST_SAID = 300  # characters; a damaged file can make a library quote thousands
 
 
 class HptuneError(Exception):
@@ -99,3 +94,8 @@ def abridged(text: str, longest: int) -> str:
 def printable(text: str) -> str:
     """Return `text` with line breaks, control characters and halves of characters as backslash escapes."""
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def said_by(error: Exception) -> str:
+    """What a library's exception says, for use inside a message: one line, cut short; the exception's name where it says nothing."""
+    return " ".join(str(error).split())[:LONGEST_SAID] or type(error).__name__

@@ -157,8 +157,8 @@ def _run_directory_of(source: Path, loaded: LoadedConfig, run_dir: Path | None) 
 
 def _salvage(root: Path, console: Console) -> None:
     from hptune.cli.summary import shown
-    from hptune.store.journal import salvage
     from hptune.store.layout import RunLayout
+    from hptune.store.salvage import salvage
 
     _require_run_directory(root)
     found = salvage(RunLayout(root))

@@ -3,8 +3,8 @@ r"""The journal: one JSON object a line, appended and fsynced record by record, 
 Each line is `{"kind": KIND, ...payload, "crc": CHECKSUM}`; the first is a `header` with `format`, `minor` and the version of `hptune`.
 A newer `format` is refused; what a newer `minor` adds (kinds, fields) is kept and left alone. A last line without its newline is what a
 crash in mid-write leaves: it is dropped. Any other line that is no such object, or whose checksum (CRC-32 of the line up to it) does
-not hold, is an error that names the line; `salvage` goes on without such lines. Minor version 0 had no checksums; how a newer one
-makes them is not ours to say, so that its lines are taken as they parse.
+not hold, is an error that names the line; `hptune.store.salvage` goes on without such lines. Minor version 0 had no checksums; how a
+newer one makes them is not ours to say, so that its lines are taken as they parse.
 
 Losses may be NaN or infinite, which JSON lacks: they stand as `NaN`, `Infinity` and `-Infinity`, as Python's `json` reads and
 writes them. Lines are UTF-8; one that holds a lone surrogate or a Unicode line separator is escaped to ASCII, so that every
@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hptune.errors import DamagedLineError, JournalError, RunDirectoryError
-from hptune.store.layout import RunLayout, cannot_write, hold_lock, make_directory, sync_directory, write_atomic
+from hptune.store.layout import cannot_write, make_directory, sync_directory
 from hptune.trial import TrialRecord
 from hptune.version import __version__
 
@@ -32,7 +32,7 @@ FORMAT = 1
 MINOR = 1
 KINDS = frozenset({"header", "trial", "plan", "conclusion", "calibration", "task", "clock", "concurrency", "weights"})
 """What this version writes, always with a checksum."""
-_HEADER = {"format": FORMAT, "minor": MINOR, "hptune": __version__}
+HEADER = {"format": FORMAT, "minor": MINOR, "hptune": __version__}
 _TRIAL = re.compile(rb'\{"kind": "trial", "trial_id": "([0-9a-f]{16})", ')
 _CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n\Z')
 _NEEDS_ASCII = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
@@ -152,53 +152,13 @@ def replay(path: Path) -> JournalState:
     format.
     """
     state = JournalState(path)
-    for line in _complete_lines(path):
+    for line in complete_lines(path):
         state.add(line)
     return state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Salvage:
-    """What `salvage` left out: the `lines` by number, and where the file with them is `kept`; no lines, nothing done."""
-
-    lines: tuple[int, ...] = ()
-    kept: Path | None = None
-
-
-def salvage(layout: RunLayout) -> Salvage:
-    """Leave the damaged lines out of the run directory's journal, so that the run reads and continues without them.
-
-    The damaged file is kept beside it under another name. Raises LockedError while a process writes the run, RunDirectoryError
-    where that is not possible, JournalError where no line is intact or the format is newer.
-    """
-    with hold_lock(layout):
-        path = layout.journal
-        lines = list(_complete_lines(path))
-        header: dict[str, Any] = {}
-        intact, lost = [], []
-        for number, line in enumerate(lines, start=1):
-            alone = JournalState(path, header=header or ({} if number == 1 else _HEADER))
-            try:
-                alone.add(line)
-                list(alone.records.values())
-            except DamagedLineError:
-                lost.append(number)
-                continue
-            header = alone.header
-            intact.append(line)
-        if not lost:
-            return Salvage()
-        if not intact:
-            raise JournalError(f"{path}: no line of it is intact; start over with --fresh")
-        if lost[0] == 1:
-            intact.insert(0, _line({"kind": "header", **_HEADER}))
-        kept = layout.damaged_journal()
-        write_atomic(kept, path.read_bytes())
-        write_atomic(path, b"".join(intact))
-        return Salvage(lines=tuple(lost), kept=kept)
-
-
-def _complete_lines(path: Path) -> Iterator[bytes]:
+def complete_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a journal, newlines included, but for a torn last one."""
     try:
         with path.open("rb") as file:
             for line in file:
@@ -227,7 +187,7 @@ class Journal:
             self.state = replay(path)
             self._drop_torn_line()
             if not self.state.header:
-                self.append("header", _HEADER)
+                self.append("header", HEADER)
                 sync_directory(path.parent)
         except BaseException:
             self.close()
@@ -240,7 +200,7 @@ class Journal:
         """
         if "kind" in payload or "crc" in payload:
             raise ValueError("a payload has no kind and no checksum of its own")
-        line = _line({"kind": kind, **payload})
+        line = line_of({"kind": kind, **payload})
         if self._file is None:
             raise RunDirectoryError(f"cannot write {self._path}: the journal is closed")
         try:
@@ -305,7 +265,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """Return a record, its `kind` included, as the journal's line with its checksum."""
     text = json.dumps(record, ensure_ascii=False)
     if _NEEDS_ASCII.search(text):
         text = json.dumps(record)

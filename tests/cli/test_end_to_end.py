@@ -9,22 +9,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from outside import TINY, hptune, lasting, rows, start, trials, wait_for_trials
+from outside import hptune, lasting, rows, start, trials, wait_for_trials
 
 from hptune.errors import LockedError
 from hptune.store.layout import RunLayout, hold_lock
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("a whole run")
-    (folder / "c.yaml").write_text(TINY)
-    hptune(folder, "run", "c.yaml")
-    return folder
-
-
-def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
-    run = finished / "runs" / "tiny"
+def test_a_run_leaves_what_the_readme_says(tiny_run: Path) -> None:
+    run = tiny_run / "runs" / "tiny"
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     stages = ("lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm")
     assert {"config.yaml", "environment.json", "journal.jsonl", "recommended.yaml", "report.html"} <= names
@@ -33,36 +25,36 @@ def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
     assert "figures/lr_range.png" in names
 
 
-def test_the_same_command_again_trains_nothing(finished: Path) -> None:
-    run = finished / "runs" / "tiny"
+def test_the_same_command_again_trains_nothing(tiny_run: Path) -> None:
+    run = tiny_run / "runs" / "tiny"
     before, journal = lasting(run), (run / "journal.jsonl").read_bytes()
-    hptune(finished, "run", "c.yaml")
+    hptune(tiny_run, "run", "c.yaml")
     assert (run / "journal.jsonl").read_bytes() == journal
     assert lasting(run) == before
 
 
-def test_what_was_recommended_can_be_trained_and_says_where_its_weights_are(finished: Path) -> None:
-    out, err = hptune(finished, "train", "runs/tiny/recommended.yaml")
-    weights = finished / "runs" / "tiny-recommended" / "checkpoints" / "weights.pt"
+def test_what_was_recommended_can_be_trained_and_says_where_its_weights_are(tiny_run: Path) -> None:
+    out, err = hptune(tiny_run, "train", "runs/tiny/recommended.yaml")
+    weights = tiny_run / "runs" / "tiny-recommended" / "checkpoints" / "weights.pt"
     assert weights.stat().st_size > 0
     assert "weights.pt" in out + err
-    out, err = hptune(finished, "train", "runs/tiny/recommended.yaml")
+    out, err = hptune(tiny_run, "train", "runs/tiny/recommended.yaml")
     assert "done already" in out + err
 
 
-def test_training_in_the_directory_of_a_search_leaves_its_conclusions_alone(finished: Path) -> None:
-    shutil.copytree(finished / "runs" / "tiny", finished / "both")
-    before = {name: (finished / "both" / name).read_text() for name in ("config.yaml", "recommended.yaml")}
-    hptune(finished, "train", "both/recommended.yaml", "--run-dir", "both", "--quiet")
-    hptune(finished, "recommend", "both")
-    assert {name: (finished / "both" / name).read_text() for name in before} == before
-    assert (finished / "both" / "checkpoints" / "weights.pt").exists()
+def test_training_in_the_directory_of_a_search_leaves_its_conclusions_alone(tiny_run: Path) -> None:
+    shutil.copytree(tiny_run / "runs" / "tiny", tiny_run / "both")
+    before = {name: (tiny_run / "both" / name).read_text() for name in ("config.yaml", "recommended.yaml")}
+    hptune(tiny_run, "train", "both/recommended.yaml", "--run-dir", "both", "--quiet")
+    hptune(tiny_run, "recommend", "both")
+    assert {name: (tiny_run / "both" / name).read_text() for name in before} == before
+    assert (tiny_run / "both" / "checkpoints" / "weights.pt").exists()
 
 
-def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stopped(finished: Path) -> None:
-    process = start(finished, "run", "c.yaml", "--run-dir", "a held one")
-    wait_for_trials(finished / "a held one", 1, process)
-    with pytest.raises(LockedError, match=f"process {process.pid} "), hold_lock(RunLayout(finished / "a held one")):
+def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stopped(tiny_run: Path) -> None:
+    process = start(tiny_run, "run", "c.yaml", "--run-dir", "a held one")
+    wait_for_trials(tiny_run / "a held one", 1, process)
+    with pytest.raises(LockedError, match=f"process {process.pid} "), hold_lock(RunLayout(tiny_run / "a held one")):
         pass
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -70,35 +62,35 @@ def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stoppe
     assert "run c.yaml --run-dir 'a held one'" in err
 
 
-def test_a_stage_alone_and_then_any_other_key(finished: Path) -> None:
-    hptune(finished, "lr-range", "c.yaml", "--run-dir", "stages", "--quiet")
-    out, _ = hptune(finished, "sweep", "model.args.dropout", "c.yaml", "--values", "0,0.2", "--run-dir", "stages", "--json")
+def test_a_stage_alone_and_then_any_other_key(tiny_run: Path) -> None:
+    hptune(tiny_run, "lr-range", "c.yaml", "--run-dir", "stages", "--quiet")
+    out, _ = hptune(tiny_run, "sweep", "model.args.dropout", "c.yaml", "--values", "0,0.2", "--run-dir", "stages", "--json")
     json.loads(out)
-    table = rows(finished / "stages" / "tables" / "model.args.dropout.csv")
+    table = rows(tiny_run / "stages" / "tables" / "model.args.dropout.csv")
     assert {row["dropout"] for row in table} == {"0", "0.2"}
 
 
 @pytest.mark.parametrize("key", ["executor.workers", "data.workers"])
-def test_sweeping_what_changes_no_training_is_refused(finished: Path, key: str) -> None:
-    _, err = hptune(finished, "sweep", key, "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
+def test_sweeping_what_changes_no_training_is_refused(tiny_run: Path, key: str) -> None:
+    _, err = hptune(tiny_run, "sweep", key, "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
     assert "changes no single training" in err
 
 
-def test_check_estimates_and_writes_nothing(finished: Path) -> None:
-    before = set(finished.iterdir())
-    out, _ = hptune(finished, "check", "c.yaml", "--json")
+def test_check_estimates_and_writes_nothing(tiny_run: Path) -> None:
+    before = set(tiny_run.iterdir())
+    out, _ = hptune(tiny_run, "check", "c.yaml", "--json")
     found = json.loads(out)
     assert [stage["stage"] for stage in found["stages"]] == ["lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm"]
     assert all(stage["trials"] > 0 and stage["seconds"] > 0 for stage in found["stages"][:1])
     assert found["seconds"] > 0
-    assert set(finished.iterdir()) == before
+    assert set(tiny_run.iterdir()) == before
 
 
-def test_check_shows_how_long_the_runs_are_that_a_budget_buys(finished: Path) -> None:
+def test_check_shows_how_long_the_runs_are_that_a_budget_buys(tiny_run: Path) -> None:
     longest = []
     for budget in ("8", "60"):
         out, _ = hptune(
-            finished, "check", "c.yaml", "--json", "--budget", budget, "--set", "budget.search_epochs=1", "--set", "budget.epochs=5"
+            tiny_run, "check", "c.yaml", "--json", "--budget", budget, "--set", "budget.search_epochs=1", "--set", "budget.epochs=5"
         )
         longest.append({stage["stage"]: stage["longest"] for stage in json.loads(out)["stages"]})
     assert longest[0]["refine"] <= 1

@@ -1,5 +1,7 @@
 """The engine on a CUDA device: captured, compiled and eager steps agree, and nothing of a trial stays. Skipped without such a device."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -128,3 +130,23 @@ def test_records_do_not_depend_on_the_checks_between():
     spec = spec_of(problem, steps=40, evaluate_at=(40,))
     often = replace(spec, stop=replace(spec.stop, window=4))
     assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=1e-3)
+
+
+def test_a_failed_assertion_on_the_device_is_known_for_what_it_is():
+    """In a process of its own: nothing can be computed in it afterwards."""
+    script = """
+import torch
+from hptune.engine.memory import is_lost
+device = torch.device("cuda")
+try:
+    torch.zeros(4, 3, device=device) @ torch.zeros(4, 3, device=device)
+except RuntimeError as error:
+    print(is_lost(error, device))
+try:
+    torch.zeros(3, device=device)[torch.tensor([7], device=device)]
+    torch.cuda.synchronize()
+except RuntimeError as error:
+    print(is_lost(error, device))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\nTrue\n", done.stderr

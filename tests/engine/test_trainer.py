@@ -13,11 +13,13 @@ from training_problems import USER_CODE, opened, own, reproducible, spec_of
 
 from hptune.engine import step as step_module
 from hptune.engine.measure import chosen_samples
+from hptune.engine.memory import is_lost
 from hptune.engine.problem import open_problem
 from hptune.engine.randomness import generator
 from hptune.engine.series import CURVE_ROWS, Evaluation, Series
 from hptune.engine.trainer import calibrate, run_trial
 from hptune.engine.training import Training, conditions
+from hptune.errors import DeviceLostError
 from hptune.schedules import Schedule, tabulate
 from hptune.trial import CalibrationRequest, CurveSummary, StopRule
 
@@ -491,3 +493,24 @@ def test_a_step_that_draws_in_evaluations_too_is_not_disturbed_by_more_of_them(c
     rare = run_trial(problem, spec_of(problem, steps=20, evaluate_at=(20,))).record
     often = run_trial(problem, spec_of(problem, steps=20, evaluate_at=(5, 10, 15, 20))).record
     assert rare.val_loss == often.val_loss
+
+
+def test_a_lost_device_is_no_failed_trial(monkeypatch):
+    problem = opened(data={"name": "digits", "limit": 200})
+    monkeypatch.setattr("hptune.engine.trainer.is_lost", lambda error, device: True)
+    monkeypatch.setattr(problem.parts.train, "feed", lambda *_, **__: 1 / 0)
+    with pytest.raises(DeviceLostError, match=r"ZeroDivisionError: division by zero; nothing more can be computed on this device"):
+        run_trial(problem, spec_of(problem, steps=5))
+
+
+@pytest.mark.parametrize(("answers", "lost"), [([RuntimeError("CUDA error: device-side assert triggered")], True), ([None], False)])
+def test_a_device_is_lost_where_it_answers_nothing_any_more(monkeypatch, answers, lost):
+    def synchronize(device):
+        if answers[0] is not None:
+            raise answers[0]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    error = RuntimeError("CUDA error: device-side assert triggered")
+    assert is_lost(error, torch.device("cuda")) is lost
+    assert is_lost(error, torch.device("cpu")) is False
+    assert is_lost(ValueError("no"), torch.device("cuda")) is False

@@ -253,16 +253,6 @@ def test_a_folder_that_may_not_be_searched_is_refused(tmp_path: Path, name: str,
         (root / closed).chmod(0o700)
 
 
-def test_a_file_whose_name_is_too_long_is_refused(tmp_path: Path) -> None:
-    for section in ({"name": "arrays", "path": str(tmp_path / ("a" * 300))}, {"name": "mnist", "root": str(tmp_path / ("a" * 300))}):
-        with pytest.raises(DataError, match="aaa"):
-            load_source(Data(**section))
-    with pytest.raises(DataError, match="aaa"):
-        load_source(Data(name="image_folder", root=str(tmp_path / ("a" * 300))))
-    with pytest.raises(InputError, match="File name too long"):
-        read_weights(str(tmp_path / ("a" * 300)))
-
-
 @pytest.mark.parametrize("name", ["a b.npz", "größe 数据.npz", "new\nline.npz", "-x.npz", "100%.npz"])
 def test_odd_file_names_are_read_and_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -86,7 +86,7 @@ class Net(torch.nn.Module):
 
     def forward(self, x):
         self.steps += 1
-        if self.training and self.steps > 40:
+        if self.training and self.steps > 5:
             raise RuntimeError("refused: https://example.org/?key=" + os.environ["MY_API_KEY"])
         return self.layer(x.flatten(1))
 """
@@ -101,7 +101,7 @@ def test_secrets_of_the_environment_reach_no_file(tmp_path: Path, monkeypatch: p
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     words = ("--set", f"model.args.password={secrets['MY_PASSWORD']}", "--seeds", 1)
-    process = start(tmp_path, "run", "c.yaml", *words)
+    process = start(tmp_path, "lr-range", "c.yaml", *words)
     _, err = process.communicate(timeout=240)
     run = tmp_path / "runs" / "tiny"
     assert any(trial["status"] == "failed" and "refused: https://example.org/?key=***" in str(trial["error"]) for trial in trials(run)), err

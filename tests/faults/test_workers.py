@@ -1,15 +1,17 @@
-"""Workers that die or hang in the middle of a search: each costs its trial, and the search goes on."""
+"""Workers that die or hang in the middle of a search: each costs its trial, and the search goes on.
+
+The other ways to end are in the contract of the executors.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from outside import TINY, hptune, rows, start, trials, wait_until_gone
+from outside import TINY, rows, start, trials, wait_until_gone
 
 ENDING = """
 import ctypes
 import multiprocessing
-import os
 import threading
 
 import torch
@@ -23,24 +25,15 @@ class Net(torch.nn.Module):
     def forward(self, x):
         self.steps += self.training
         if multiprocessing.parent_process() is not None and self.steps == 5:
-            if self.end == "exit":
-                os._exit(3)
             if self.end == "crash":
                 ctypes.string_at(0)
-            if self.end == "killed":
-                os.kill(os.getpid(), 9)
             if self.end == "hang":
                 threading.Event().wait()
-            if self.end == "leave":
-                raise SystemExit("enough")
         return self.layer(x.flatten(1))
 """
 ENDS = {
-    "exit": "exit code 3",
     "crash": "SIGSEGV",
-    "killed": "exit code -9 (killed, as the system does when memory runs out)",
     "hang": "no sign of life for",
-    "leave": "SystemExit: enough",
 }
 
 
@@ -48,7 +41,7 @@ def test_every_way_for_a_worker_to_end_costs_its_own_trials_only(tmp_path: Path)
     (tmp_path / "net.py").write_text(ENDING)
     (tmp_path / "c.yaml").write_text(TINY.replace("{name: mlp, args: {hidden: [16]}}", '{target: "net.py:Net"}'))
     values = ",".join(["well", *ENDS])
-    options = ("--executor", "process", "--workers", 2, "--set", "executor.heartbeat=10s", "--set", "seeds=1", "--run-dir", "run")
+    options = ("--executor", "process", "--workers", 2, "--set", "executor.heartbeat=6s", "--set", "seeds=1", "--run-dir", "run")
     process = start(tmp_path, "sweep", "model.args.end", "c.yaml", "--values", values, *options)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
@@ -58,7 +51,4 @@ def test_every_way_for_a_worker_to_end_costs_its_own_trials_only(tmp_path: Path)
     reasons = " | ".join(str(trial["error"]) for trial in trials(tmp_path / "run"))
     for reason in ENDS.values():
         assert reason in reasons
-    assert reasons.count("it cost two worker processes") == len(ENDS) - 1
-    before = len(trials(tmp_path / "run"))
-    hptune(tmp_path, "sweep", "model.args.end", "c.yaml", "--values", values, *options)
-    assert len(trials(tmp_path / "run")) == before, "what failed was tried again"
+    assert reasons.count("it cost two worker processes") == len(ENDS)

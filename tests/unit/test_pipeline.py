@@ -12,7 +12,7 @@ import pytest
 from surfaces import Surface
 
 from hptune.config.schema import Experiment
-from hptune.errors import StageError
+from hptune.errors import DeviceLostError, StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
 from hptune.pipeline import elapsed_before, resume_progress, run_stages
@@ -301,6 +301,25 @@ def test_every_item_carries_what_the_run_shares(tmp_path: Path) -> None:
         list(run_stages(run, ["lr_range", "batch_size"]))
     assert len(carried) > 4
     assert set(carried) == {"here"}
+
+
+def test_a_lost_device_costs_its_trial_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    class Fragile(Training):
+        left = 5
+
+        def __call__(self, item: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                raise DeviceLostError("device-side assert triggered")
+            return super().__call__(item)
+
+    with pytest.raises(DeviceLostError, match="give the same command again"):
+        run_in(tmp_path / "r", Fragile(), experiment())
+    (failed,) = [r for r in replay(tmp_path / "r" / "journal.jsonl").records.values() if r.status == "failed"]
+    assert failed.error == "device-side assert triggered"
+    again = Training()
+    run_in(tmp_path / "r", again, experiment())
+    assert failed.trial_id not in again.asked
 
 
 # ---- memory and how many trials at once
