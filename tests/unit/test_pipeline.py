@@ -270,7 +270,8 @@ def test_a_time_budget_counts_what_a_killed_run_has_spent(tmp_path: Path, events
 
 
 def test_confirm_takes_nothing_of_a_time_budget(tmp_path: Path) -> None:
-    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "1h"}, stages={"batch_size": {"compare": "samples"}})
+    off = dict.fromkeys(("batch_size", "momentum", "weight_decay", "refine"), False)
+    config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "1h"}, stages=off)
     now = [0.0]
 
     class Slow(Training):
