@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import sys
 import traceback
@@ -14,14 +13,13 @@ from types import FrameType
 
 import typer
 
-from hptune.cli import interruption
+from hptune.cli import interruption, streams
 from hptune.cli.console import harmless
 from hptune.errors import HptuneError, abridged, printable
 
 USAGE = 2
 LONGEST_NAME_SHOWN = 200
-OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""A full disk under a redirected output, or a terminal that went away."""
+OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a disk under a redirected output
 
 
 def main() -> int:
@@ -97,13 +95,8 @@ def _say_error(message: str, error: BaseException, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def _process_settings(verbose: bool) -> Iterator[None]:
-    """SIGTERM and SIGHUP end like Ctrl-C; what a terminal cannot show is replaced; warnings of libraries stay out of sight."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us: what is said goes nowhere
-            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """SIGTERM and SIGHUP end like Ctrl-C; the streams are prepared; warnings of libraries stay out of sight."""
+    streams.prepare()
     silence = not verbose and not sys.warnoptions
     try:
         with interruption.handled(_interrupt), warnings.catch_warnings():
@@ -121,9 +114,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _let_go_of_output() -> None:
-    """Nobody reads any more, or nothing can be written: let the interpreter's last flush go nowhere."""
+    """The interpreter flushes once more at its end, and should not fail again."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.let_go(sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -81,10 +81,10 @@ def _train(
     marks = {*range(0, steps, every or training.steps_per_epoch), steps}
     cost, latest = 0.0, time.perf_counter()
     for done in training.run(marks, stop):
-        progress(_progress(training))
         if done < steps and stop():
             saved.save(done, training.state())
             raise KeyboardInterrupt
+        progress(_progress(training))
         began = time.perf_counter()
         if done == steps or (done in marks and (every is not None or cost <= SAVING_SHARE * (began - latest))):
             saved.save(done, training.state())
