@@ -80,8 +80,8 @@ class JournalState:
 
     `records`: by trial id, the first of an id counts. `plans` and `conclusions`: the latest of each stage, stages in the order
     they were first planned or concluded. `calibrations` by `key`, `tasks` by `task_id`: the latest, and the task a command named last
-    stands last. `others`: the payloads of
-    every other kind, in order. Payloads are plain JSON values, without their `kind`. `header` is empty for an empty journal.
+    stands last. `others`: the payloads of every other kind, in order. Payloads are plain JSON values, without their `kind` and checksum.
+    `header` is empty for an empty journal.
     """
 
     path: Path
@@ -198,6 +198,8 @@ class Journal:
 
         Raises RunDirectoryError where that fails: the file then ends after the record before, and `state` is unchanged.
         """
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of record")
         if "kind" in payload or "crc" in payload:
             raise ValueError("a payload has no kind and no checksum of its own")
         line = line_of({"kind": kind, **payload})
