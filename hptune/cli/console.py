@@ -94,7 +94,7 @@ class _Line:
         self._terminal, self._render = terminal, render
 
     def __rich__(self) -> Text:
-        return Text(self._render(self._terminal.width - 1), style="cyan", no_wrap=True, overflow="ellipsis")
+        return Text(harmless(self._render(self._terminal.width - 1)), style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 def harmless(text: str) -> str:

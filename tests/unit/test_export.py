@@ -138,6 +138,15 @@ def test_timm_gets_its_own_words() -> None:
     assert "--decay-milestones 15 22" in plain
 
 
+def test_a_hostile_run_exports_no_commands(tmp_path: Path) -> None:
+    attack = "x\n$(touch run) ; import os"
+    folder = fabricate(tmp_path / "run", only=["lr_range"], model={"name": attack, "freeze": [attack]})
+    words = shlex.split(export(report.load(folder), "timm").replace("\\\n", " "), comments=True)
+    assert words[words.index("--model") + 1] == attack
+    for line in export(report.load(folder), "pytorch").splitlines():
+        assert "touch" not in line or line.startswith("#")
+
+
 def test_fastai_gets_fit_one_cycle_where_it_is_the_same_and_pieces_elsewhere() -> None:
     same = fastai(replace(SETTINGS, schedule=Schedule(shape="torch", lr_ratio=25.0, tail_ratio=1e4)))
     assert "learn.fit_one_cycle(" in same
