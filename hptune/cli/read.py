@@ -167,6 +167,7 @@ def _salvage(root: Path, console: Console) -> None:
         return
     lines = f"line{'s' * (len(found.lines) > 1)} {', '.join(map(str, found.lines))}"
     console.say(f"note: left {lines} out of the journal; the damaged file is kept as {shown(found.kept)}", "yellow")
+    console.say("note: the command that made this run goes on with it, and runs again only what was in them", "yellow")
 
 
 def _note_differences(source: Path, loaded: LoadedConfig, run: Run, console: Console) -> None:

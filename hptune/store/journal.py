@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -123,7 +124,8 @@ class JournalState:
             elif kind != "header":
                 self._keep(kind, payload)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            remedy = "restore the file from a copy, or go on with the lines that are intact: hptune recommend RUN_DIR --salvage"
+            command = shlex.join(["hptune", "recommend", str(self.path.parent), "--salvage"])
+            remedy = f"restore the file from a copy, or go on with the lines that are intact: {command}"
             raise DamagedLineError(f"{where}: the line is damaged; {remedy}") from error
 
     @property
