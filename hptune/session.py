@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hptune.engine.problem import Problem
 
 MOVED_BY_THE_SEARCH = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")
+LOADING = 4  # times as long as this process took a worker may take to open the data, before it seems to hang
 MOST_WORKERS = 16  # processes on one GPU
 FLOPS_THAT_FILL = 10**11  # of a step: a fraction of a millisecond of a fast GPU, as long as launching its kernels takes
 NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by")
@@ -57,7 +59,10 @@ class Session:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            began = time.monotonic()
             executor = self._open(stack)
+            if executor.heartbeat is not None:  # a worker may have to open the same data, beside others
+                executor.heartbeat = max(executor.heartbeat, LOADING * (time.monotonic() - began))
             shared = self._share(stack, executor)
             if self._fresh:
                 retire(self.layout)

@@ -32,6 +32,8 @@ class Executor(Protocol):
     """
 
     workers: int
+    heartbeat: float | None
+    """Seconds without a sign of life after which a worker is replaced, None for never; it may be raised at any time."""
 
     def start(self) -> None:
         """Start the workers now, so that they load their code while the caller does something else; `map` does it otherwise."""

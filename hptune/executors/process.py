@@ -43,7 +43,7 @@ class ProcessExecutor:
         self.workers = workers
         self._work = pickle.dumps(work)
         self._threads = threads
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self._pool: list[Worker] = []
         self._failed_starts = 0
         Finalize(self, _end, args=(self._pool,), exitpriority=10)  # at exit: before multiprocessing waits for its children
@@ -95,7 +95,7 @@ class ProcessExecutor:
             self._pool.append(self._worker())
 
     def _worker(self, index: int | None = None) -> Worker:
-        return Worker(self._work, threads=self._threads, heartbeat=self._heartbeat, index=index)
+        return Worker(self._work, threads=self._threads, heartbeat=self.heartbeat, index=index)
 
     def _hand_out(self, batch: _Batch) -> None:
         for worker in [w for w in self._pool if w.ready and w.index is None]:
@@ -136,7 +136,7 @@ class ProcessExecutor:
                 raise _broken(content)
             elif kind == "input_error":
                 raise content
-        for worker in [w for w in self._pool if w.hangs]:
+        for worker in [w for w in self._pool if w.hangs(self.heartbeat)]:
             done += self._bury(worker, batch, how=f"no sign of life for {worker.silent:.0f} seconds (executor.heartbeat)")
         return done
 

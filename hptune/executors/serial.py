@@ -18,6 +18,7 @@ class SerialExecutor:
     def __init__(self, work: Work) -> None:
         self._work = work
         self.workers = 1
+        self.heartbeat: float | None = None  # nobody watches this process
 
     def start(self) -> None:
         """There is nothing to start."""

@@ -40,7 +40,7 @@ class Worker:
     """The driver's handle on one worker process, started by being made.
 
     `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready. `silent`: seconds the driver has
-    listened since it heard from it last; more than `heartbeat` of them are too many while it has an item.
+    listened since it heard from it last. A process with a `heartbeat` says `BEATS` times as often as that that it goes on.
     """
 
     def __init__(self, work: bytes, *, threads: int, heartbeat: float | None = None, index: int | None = None) -> None:
@@ -48,7 +48,6 @@ class Worker:
         self.ready = False
         self.index = index
         self.silent = 0.0
-        self._heartbeat = heartbeat
         self.connection, theirs = context.Pipe(duplex=True)
         # Not a daemon: those may have no children, and data loaders of user code do.
         self.process = context.Process(target=serve, args=(theirs, work, heartbeat), name="hptune worker")
@@ -82,12 +81,11 @@ class Worker:
         """Note that it has the item `index` from now on."""
         self.index, self.silent = index, 0.0
 
-    @property
-    def hangs(self) -> bool:
-        """Whether it should give signs of life and has not for too long."""
-        if self._heartbeat is None or (self.ready and self.index is None):
+    def hangs(self, heartbeat: float | None) -> bool:
+        """Whether it should give signs of life and has not for `heartbeat` seconds, or more where it still loads its code."""
+        if heartbeat is None or (self.ready and self.index is None):
             return False
-        return self.silent > (self._heartbeat if self.ready else max(self._heartbeat, STARTING))
+        return self.silent > (heartbeat if self.ready else max(heartbeat, STARTING))
 
     @property
     def gone(self) -> bool:

@@ -128,13 +128,16 @@ def hang(item: str) -> None:
 
 
 def hang_or_square(item: tuple[str, int]) -> int:
-    """`(how, n)`: n squared, after hanging where Python can be interrupted ("lock") or cannot ("C"), or beating for a while ("beat")."""
+    """`(how, n)`: n squared, after hanging where Python can be interrupted ("lock") or cannot ("C"), or being busy for a while
+    ("silent", "beat")."""
     how, number = item
     if how == "lock":
         threading.Lock().acquire()
         threading.Event().wait()
     if how == "C":
         ctypes.PyDLL(None).sleep(3600)  # holds the interpreter
+    if how == "silent":
+        time.sleep(3)
     if how == "beat":
         for _ in range(50):
             time.sleep(0.1)

@@ -235,6 +235,15 @@ def test_a_slow_worker_that_gives_signs_of_life_is_left_alone() -> None:
         assert pids(executor) == first
 
 
+def test_more_time_can_be_given_to_workers_that_have_started() -> None:
+    with ProcessExecutor(work.hang_or_square, 1, heartbeat=1.0) as executor:
+        executor.start()
+        first = pids(executor)
+        executor.heartbeat = 60.0
+        assert list(executor.map([("silent", 2)])) == [(0, 4)]
+        assert pids(executor) == first
+
+
 def test_an_idle_worker_owes_no_sign_of_life() -> None:
     with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
         executor.start()
