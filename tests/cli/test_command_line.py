@@ -138,7 +138,7 @@ def torchless(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "no torch"
     folder.mkdir()
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 
 
 READING = (

@@ -123,7 +123,7 @@ CONSTANTS = [
     ("clues", "hptune.analysis.diagnosis.RISE", 1.06, "above 1.06 times its lowest"),
     ("clues", "hptune.analysis.diagnosis.GAP", 1.3, "at most 1.3 times the training loss"),
     ("continuing", "hptune.store.journal.FORMAT", 9, "newer format than 9"),
-    ("executors", "hptune.calibration.WORTH_DOUBLING", 1.25, "grow by 25 %"),
+    ("executors", "hptune.calibration.WORTH_DOUBLING", 1.25, "grow by at least 25 %"),
 ]
 
 

@@ -25,8 +25,8 @@ def statistics() -> str:
 
         Seeds: all candidates run on the first seed. The next one, up to the config's seeds, goes to those that completed and lie within
         {RACE_DEVIATIONS:g} standard deviations of a difference of two trials, or {100 * RACE_SHARE:g} % of the loss, of the best, or are
-        not told apart from it at {100 * RACE_CONFIDENCE:g} %. Until noise is known, all within a factor of {math.exp(FAR_OFF):.3g}.
-        Rounds are complete or not run.
+        not told apart from it at {100 * RACE_CONFIDENCE:g} %. Until noise is known, all within a factor of {math.exp(FAR_OFF):.3g}. These
+        rounds are complete or not run.
 
         The paper compares means of 4 runs by eye. Seed noise is larger than it looks there: arXiv 2304.01910.
         """

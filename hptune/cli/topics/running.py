@@ -63,8 +63,8 @@ def executors() -> str:
 
         On a CPU there is one worker for each executor.threads cores. On other devices there is one unless the config names more; but
         where auto finds that one trial leaves a CUDA device mostly idle, the number of workers is doubled, up to a limit, as long as
-        steps per second grow by {100 * (WORTH_DOUBLING - 1):g} % and twice as much would fill at most {100 * MOST_MEMORY:g} % of the
-        device's memory. The number is journalled. It changes no trial, and stages wait for all trials of a round.
+        steps per second grow by at least {100 * (WORTH_DOUBLING - 1):g} % and twice as much would fill at most {100 * MOST_MEMORY:g} % of
+        the device's memory. The number is journalled. It changes no trial, and stages wait for all trials of a round.
 
         A worker that dies, or gives no sign of life for executor.heartbeat ({ExecutorSection().heartbeat} by default), is replaced; its
         trial is tried once more, then recorded as failed with the reason, and the search goes on. Under serial, code that ends the

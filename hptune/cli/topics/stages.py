@@ -102,20 +102,30 @@ def refine() -> str:
     """Stage 5."""
     from hptune.analysis.recommendation import DECAY_STEP
     from hptune.config.sections import Refine
-    from hptune.stages.refine import DECAY_REACH, FEWEST_LONGER, LR_REACH, MOMENTUM_REACH, MOST_LONGER, ROUND, SHORTEST_LONGER
+    from hptune.stages.refine import (
+        DECAY_REACH,
+        FEWEST_LONGER,
+        LR_REACH,
+        MOMENTUM_REACH,
+        MOST_LONGER,
+        ROUND,
+        SHORTEST_LONGER,
+        ZERO_DECAY_REACH,
+    )
     from hptune.stages.rounds import DISAGREEING
 
+    low, high = ZERO_DECAY_REACH
     return f"""
-        Not in the paper. The stages before vary one value at a time in short runs; this one varies them jointly, in longer runs where it
-        can. Without a search budget it makes stages.refine.trials runs ({Refine().trials} by default), at full length from
+        Not in the paper. The stages before vary one or two values at a time in short runs; this one varies them jointly, in longer runs
+        where it can. Without a search budget it makes stages.refine.trials runs ({Refine().trials} by default), at full length from
         {FEWEST_LONGER} on. With one, what is left buys {FEWEST_LONGER} to {MOST_LONGER} runs, as many as still come near the full length,
         and more only at that length; runs that would be shorter than {SHORTEST_LONGER:g} short runs are short runs.
 
         In longer runs the best so far, carried over to their length, is tried beside {DECAY_STEP:g} times its weight decay and beside
         half and twice its LR at the same LR·WD; less weight decay, or more regularization still, comes in by what these show and by what
         there is room for. Anything beyond is proposed by Optuna's TPE sampler, told of the earlier trials in its box, at most {ROUND} at
-        a time: within a factor of {LR_REACH:g} of the LR, {DECAY_REACH:g} of the weight decay, {MOMENTUM_REACH:g} of 1 - momentum, and
-        one batch size up or down among those whose speed was measured.
+        a time: within a factor of {LR_REACH:g} of the LR, {DECAY_REACH:g} of the weight decay ({number(low)} to {number(high)} where that
+        is zero), {MOMENTUM_REACH:g} of 1 - momentum, and one batch size up or down among those whose speed was measured.
 
         Longer runs have seeds of their own. There the best so far stays unless another is better by more than one standard error of the
         seeds and by more than the validation part's sampling makes of luck; short of the full length, more regularization need only be
