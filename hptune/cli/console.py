@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from hptune.cli.tables import GAP, Table
 from hptune.errors import printable
 
 REFRESH = 2.0  # times a second
+COLUMNS = 80  # of prose where there is no terminal
 STDOUT, STDERR = 1, 2  # the descriptors that child processes inherit
 
 
@@ -48,6 +50,11 @@ class Console:
         """Print what --quiet leaves out."""
         if not self.quiet:
             self.say(text, style)
+
+    def prose(self, text: str) -> None:
+        """Print paragraphs, one a line of `text`: within the terminal's width, and within `COLUMNS` where there is no terminal."""
+        lines = text.split("\n")
+        self.say(text if self.terminal.is_terminal else "\n".join(textwrap.fill(line, COLUMNS, break_on_hyphens=False) for line in lines))
 
     def verbatim(self, lines: Sequence[str], style: str = "") -> None:
         """Print lines that must not be wrapped: commands, plots."""

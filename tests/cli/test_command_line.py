@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Hptune
 
-COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export")
+COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export", "explain")
 HEAVY = ("numpy", "scipy", "pandas", "pydantic", "yaml", "optuna", "altair", "sklearn")
 
 
@@ -78,6 +78,7 @@ MISTAKES = {
     "recommend without a run": (["recommend", "c.yaml", "--run-dir", "other"], ["other", "hptune run"]),
     "recommend of two directories": (["recommend", "runs/made up", "--run-dir", "other"], ["--run-dir"]),
     "export to nowhere": (["export", "runs/made up"], ["--to"]),
+    "explain an unknown topic": (["explain", "momentun"], ["'momentun'", "did you mean momentum?"]),
     "export to an unknown tool": (["export", "runs/made up", "--to", "pytorhc"], ["did you mean pytorch?"]),
 }
 
@@ -137,7 +138,7 @@ def torchless(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "no torch"
     folder.mkdir()
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
 
 
 READING = (
@@ -150,6 +151,8 @@ READING = (
     ["recommend", "c.yaml"],
     ["report", "runs/made up"],
     ["export", "runs/made up", "--to", "pytorch"],
+    ["explain"],
+    ["explain", "executors"],
 )
 
 
