@@ -36,7 +36,10 @@ class StageEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What `hptune check` found: the data and model as opened, the plan with its cost, and whose code a run executes."""
+    """What `hptune check` found: the data and model as opened, the plan with its cost, and whose code a run executes.
+
+    `memory`: bytes that a process took at most so far, on a GPU of the GPU's, None where nothing tells.
+    """
 
     name: str
     run_dir: str
@@ -51,6 +54,7 @@ class Check:
     parameters: int
     workers: int
     seconds_per_step: float
+    memory: int | None
     stages: tuple[StageEstimate, ...]
     seconds: float
     user_code: tuple[str, ...]
@@ -106,6 +110,7 @@ def check(loaded: LoadedConfig) -> Check:
 
     Raises the InputErrors that a run would raise; writes nothing.
     """
+    from hptune.engine.memory import peak_memory
     from hptune.engine.problem import open_problem
     from hptune.engine.trainer import calibrate
 
@@ -131,12 +136,29 @@ def check(loaded: LoadedConfig) -> Check:
         parameters=task.parameters,
         workers=workers,
         seconds_per_step=calibration.seconds_per_step,
+        memory=peak_memory(problem.device),
         stages=stages,
         seconds=sum(stage.seconds for stage in stages),
         user_code=user_code(experiment),
         code_files=code_files(experiment),
-        notes=task.notes,
+        notes=(*task.notes, *foreseen(experiment, task.train_samples)),
     )
+
+
+def foreseen(experiment: Experiment, train_samples: int) -> list[str]:
+    """Sentences on what a run of this config will leave out, or do for nothing."""
+    stages = experiment.stages
+    notes = []
+    if stages.batch_size and (large := [size for size in stages.batch_size.values if size > train_samples]):
+        sizes = ", ".join(map(str, large))
+        notes.append(f"stages.batch_size leaves out {sizes}: more than the {train_samples:,} training samples")
+    for name in ("batch_size", "momentum", "weight_decay"):
+        stage = getattr(stages, name)
+        if stage and len(stage.values) == 1 and not getattr(stage, "bisect", False):
+            notes.append(f"stages.{name} has one value, {stage.values[0]:g}, and compares it with nothing: give more, or {name}: off")
+    if not stages.confirm:
+        notes.append("stages.confirm is off: what is recommended will not be compared with the baseline at full length")
+    return notes
 
 
 def user_code(experiment: Experiment) -> tuple[str, ...]:

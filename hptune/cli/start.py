@@ -118,4 +118,7 @@ def _show(found: Check, console: Console) -> None:
     workers = words.count(found.workers, "worker")
     trials = words.count(sum(stage.trials for stage in found.stages), "trial")
     console.say(f"{trials}, about {words.duration(found.seconds)} with {workers}; what the stages find may change it", "bold")
+    if found.memory is not None:
+        where = "a process" if found.device == "cpu" else f"of the {found.device} device"
+        console.say(f"memory: {words.memory(found.memory)} {where} at the baseline's batch size")
     console.say(f"run directory: {found.run_dir}")

@@ -23,6 +23,8 @@ from hptune.errors import ConfigError, DataError
 
 __all__ = ["DatasetPart", "MapDataset", "Part", "Parts", "TensorPart", "batches", "load_parts", "parts_from_objects"]
 
+UNEVEN = 10  # times as many samples
+
 _LIMIT, _SPLIT, _VAL_ORDER, _TEST_ORDER = range(4)  # independent random streams of one seed
 
 
@@ -50,7 +52,7 @@ def parts_from_objects(
 def _prepare(source: Source, section: Data, seed: int, device: torch.device, room: int | None = None) -> Parts:
     classes, notes = _classes(source)
     parts, more = _divide(source, section, seed)
-    notes += more + _lost_classes(parts)
+    notes += more + _lost_classes(parts) + _uneven_classes(parts["train"].labels)
     identity, more = _fingerprint(parts, source.identity)
     notes += more
     train = parts["train"]
@@ -163,6 +165,18 @@ def _lost_classes(parts: Mapping[str, Samples]) -> list[str]:
     if not len(lost):
         return []
     return [f"no training sample is left of {len(lost)} classes ({_listed(lost)}): raise data.limit, or use a stratified split"]
+
+
+def _uneven_classes(labels: NDArray[np.int64] | None) -> list[str]:
+    """A note where one class has many times the training samples of another."""
+    if labels is None:
+        return []
+    present, samples = np.unique(labels, return_counts=True)
+    rare, frequent = int(samples.argmin()), int(samples.argmax())
+    if samples[frequent] < UNEVEN * samples[rare]:
+        return []
+    shown = [f"label {present[at]} has {samples[at]:,}" for at in (rare, frequent)]
+    return [f"the classes are uneven: of the training samples {' and '.join(shown)}; mean loss and accuracy hardly see the rare ones"]
 
 
 def _fingerprint(parts: Mapping[str, Samples], identity: str) -> tuple[str, list[str]]:

@@ -96,3 +96,12 @@ def test_check_shows_how_long_the_runs_are_that_a_budget_buys(tiny_run: Path) ->
     assert longest[0]["refine"] <= 1
     assert 1.9 <= longest[1]["refine"] <= 5
     assert longest[1]["confirm"] == pytest.approx(5, rel=0.1)
+
+
+def test_check_says_what_a_run_would_do_for_nothing(tiny_run: Path) -> None:
+    sets = [
+        word for text in ("batch_size.values=[64,2048]", "momentum.values=[0.9]", "confirm=off") for word in ("--set", f"stages.{text}")
+    ]
+    notes = json.loads(hptune(tiny_run, "check", "c.yaml", "--json", *sets)[0])["notes"]
+    for text in ("leaves out 2048: more than the 240", "momentum has one value, 0.9", "confirm is off"):
+        assert any(text in note for note in notes), text

@@ -131,7 +131,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> None:
         name="made up", run_dir="runs/made up", device="cpu", device_model="made-up device", precision="fp32",
         numerics=Numerics(device_model="made-up device", channels_last=True, threads=2), train_samples=1280,
         val_samples=320, test_samples=0, classes=0, parameters=1, workers=2, seconds_per_step=float("nan"), stages=(stage,), seconds=90.0,
-        user_code=("mine.py:load",), code_files=("mine.py",), notes=("a note",),
+        memory=2**29, user_code=("mine.py:load",), code_files=("mine.py",), notes=("a note",),
     )  # fmt: skip
     monkeypatch.setattr("hptune.estimate.check", lambda loaded: found)
 
@@ -149,6 +149,7 @@ def test_check_tells_cost_and_whose_code_runs(hptune: Hptune) -> None:
         "1,200",
         "90 s",
         "2 workers",
+        "memory: 512 MiB a process",
     ):
         assert text in out
     assert "hptune run c.yaml --set seed=1 --seeds 3" in out, "what to type next keeps the options"

@@ -403,3 +403,11 @@ def test_batches_cover_a_part_in_order_with_the_ragged_last_one():
 def test_groups_need_a_file():
     with pytest.raises(ConfigError, match=r"data\.split"):
         given((X, Y), split={"group": "k"})
+
+
+@pytest.mark.parametrize(("rare", "told"), [(30, True), (31, False)])
+def test_uneven_classes_are_told(rare, told):
+    labels = torch.tensor([0] * 300 + [1] * rare)
+    x = torch.randn(len(labels), 4)
+    notes = given((x, labels), (x[-60:], labels[-60:]), (x[-60:], labels[-60:])).notes
+    assert any("of the training samples label 1 has 30 and label 0 has 300" in note for note in notes) is told
