@@ -58,14 +58,18 @@ class Table:
 
 def render(run: Run, figures: Mapping[str, Sequence[Figure]]) -> str:
     """Return the report's HTML with `charts.make_figures(run)`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hptune.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    return _template("report.html.j2").render(context(run, figures))
+
+
+def summary(run: Run) -> str:
+    """Return a piece of HTML for a notebook: what is recommended, and each stage's sentence."""
+    return _template("notebook.html.j2").render(
+        name=run.name,
+        state=STATES[run.state],
+        verdict=_verdict(run),
+        recommendation=_recommendation_table(run),
+        sentences=[stage.conclusion.sentence for stage in run.stages if stage.conclusion is not None],
     )
-    return environment.get_template("report.html.j2").render(context(run, figures))
 
 
 def write_html(run: Run, figures: Mapping[str, Sequence[Figure]]) -> None:
@@ -81,7 +85,7 @@ def context(run: Run, figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]
         "version": __version__,
         "state": STATES[run.state],
         "notes": (*run.notes, *(offer.sentence for offer in run.recommendation.offers)) if run.recommendation else run.notes,
-        "verdict": verdict(run.recommendation) if run.recommendation else "There is no recommendation yet: no stage has finished.",
+        "verdict": _verdict(run),
         "tone": "good" if run.recommendation and run.recommendation.better else "plain",
         "tiles": _tiles(run),
         "recommendation": _recommendation_table(run),
@@ -111,6 +115,21 @@ def table(columns: Sequence[str], rows: Rows) -> Table:
 def script_json(value: Any) -> Markup:
     """JSON that can stand inside `<script>`: no text in it can end the element or begin a comment."""
     return Markup(json.dumps(value, allow_nan=False, ensure_ascii=False).translate(UNSAFE))
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hptune.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _verdict(run: Run) -> str:
+    return verdict(run.recommendation) if run.recommendation else "There is no recommendation yet: no stage has finished."
 
 
 def _section(stage: StageResult, figures: Sequence[Figure]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from hptune.trial import Numerics, Task, TrialRecord, known_fields
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hptune.report.charts import Chart
+
 DEEPEST = 20  # levels of nesting in environment.json; ours has four, and what shows it goes down as deep
 
 State = Literal["empty", "unfinished", "failed", "finished"]
@@ -84,6 +86,19 @@ class Run:
     def conclusions(self) -> tuple[Conclusion, ...]:
         """The conclusions the recommendation rests on."""
         return tuple(stage.conclusion for stage in self.stages if stage.counts and stage.conclusion is not None)
+
+    @property
+    def charts(self) -> dict[str, Chart]:
+        """The report's charts by the names of their figures, e.g. `weight_decay`, as altair objects: they draw themselves in a notebook."""
+        from hptune.report.charts import make_figures
+
+        return {figure.name: figure.chart for figures in make_figures(self).values() for figure in figures}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run."""
+        from hptune.report.html import summary
+
+        return summary(self)
 
     @property
     def trials(self) -> pd.DataFrame:

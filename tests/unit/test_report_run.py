@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fabricated import TASK, TREE, fabricate, sweep_key
+from markupsafe import escape
 from surfaces import Surface
 
 import hptune
@@ -295,3 +296,31 @@ def test_a_run_directory_that_may_not_be_searched_is_none(small: Path, tmp_path:
             report.load(folder)
     finally:
         folder.chmod(0o700)
+
+
+def test_a_notebook_shows_the_recommendation_and_what_was_concluded(finished: report.Run) -> None:
+    shown = finished._repr_html_()
+    for stage in finished.stages:
+        assert stage.conclusion is not None
+        assert escape(stage.conclusion.sentence) in shown
+    assert "<td>weight_decay</td>" in shown
+    assert "<script" not in shown
+
+
+def test_a_notebook_runs_nothing_of_a_hostile_run(tmp_path: Path) -> None:
+    attack = "<img src=x onerror=alert(1)>"
+    sweep_key(fabricate(tmp_path / "run", only=["lr_range"]), "model.args.kind", [attack, "plain"])
+    shown = report.load(tmp_path / "run")._repr_html_()
+    assert attack not in shown
+    assert str(escape(attack)) in shown
+
+
+def test_an_empty_run_shows_that_it_is(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path / "run", stop_after=0)
+    assert "Nothing was run yet" in report.load(folder)._repr_html_()
+
+
+def test_charts_are_altair_objects_by_the_names_of_their_figures(finished: report.Run) -> None:
+    charts = finished.charts
+    assert {"lr_range", "weight_decay", "confirm"} <= set(charts)
+    assert all(chart.to_dict(validate=False)["$schema"] for chart in charts.values())
