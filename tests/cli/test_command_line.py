@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Hptune
 
-COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export")
+COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "compare", "runs", "report", "export")
 HEAVY = ("numpy", "scipy", "pandas", "pydantic", "yaml", "optuna", "altair", "sklearn")
 
 
@@ -146,6 +147,7 @@ READING = (
     ["run", "--help"],
     ["bench", "--help"],
     ["show", "runs/made up"],
+    ["compare", "runs/made up", "runs/again"],
     ["runs"],
     ["recommend", "c.yaml"],
     ["report", "runs/made up"],
@@ -155,6 +157,7 @@ READING = (
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
 def test_what_only_reads_imports_no_torch(torchless: dict[str, str], run_dir: Path, project: Path, words: list[str]) -> None:
+    shutil.copytree(run_dir, project / "runs" / "again")
     done = subprocess.run(
         [sys.executable, "-m", "hptune", *words], cwd=project, env=torchless, capture_output=True, text=True, check=False, timeout=120
     )
