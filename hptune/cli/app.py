@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hptune.cli import bench, read, search, start, train
+from hptune.cli import bench, read, search, start, train, watch
 from hptune.version import __version__
 
 app = typer.Typer(
@@ -35,3 +35,4 @@ bench.register(app)
 search.register(app)
 train.register(app)
 read.register(app)
+watch.register(app)

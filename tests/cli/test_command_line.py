@@ -11,7 +11,22 @@ from pathlib import Path
 import pytest
 from conftest import Hptune
 
-COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "compare", "runs", "report", "export")
+COMMANDS = (
+    "init",
+    "check",
+    "bench",
+    "lr-range",
+    "sweep",
+    "run",
+    "recommend",
+    "train",
+    "show",
+    "compare",
+    "watch",
+    "runs",
+    "report",
+    "export",
+)
 HEAVY = ("numpy", "scipy", "pandas", "pydantic", "yaml", "optuna", "altair", "sklearn")
 
 
@@ -138,7 +153,7 @@ def torchless(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "no torch"
     folder.mkdir()
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
 
 
 READING = (
@@ -148,6 +163,7 @@ READING = (
     ["bench", "--help"],
     ["show", "runs/made up"],
     ["compare", "runs/made up", "runs/again"],
+    ["watch", "runs/made up", "--once"],
     ["runs"],
     ["recommend", "c.yaml"],
     ["report", "runs/made up"],
