@@ -132,6 +132,21 @@ def test_an_unfinished_run_has_no_losses_at_full_length(hptune: Hptune, two: tup
     assert found["val loss"].endswith("–")
 
 
+def test_a_test_loss_that_is_no_result_is_none(hptune: Hptune, two: tuple[Path, Path]) -> None:
+    losses = iter((0.125, 0.25, 1e300) * 50)
+    edit(two[1], "trial", lambda trial: trial.update(test_loss=next(losses)))
+    assert "test loss" not in rows(hptune("compare", *two).out)
+
+
+def test_a_confirmation_that_the_config_no_longer_has_does_not_count(hptune: Hptune, two: tuple[Path, Path]) -> None:
+    path = two[1] / "config.yaml"
+    path.write_text(path.read_text().replace("confirm: {seeds: 3, finalists: 3}", "confirm: off"))
+    first, second = strict(hptune("compare", *two, "--json").out)["runs"]
+    assert (first["confirmed"], second["confirmed"]) == (True, False)
+    assert (first["confirm"] is None, second["confirm"] is None) == (False, True)
+    assert "stages.confirm" in rows(hptune("compare", *two).out)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_eighty_columns_hold_every_run(hptune: Hptune, two: tuple[Path, Path], count: int) -> None:
     paths = [*two, *(Path(shutil.copytree(two[1], f"runs/a copy {i}")) for i in range(count - 2))]
