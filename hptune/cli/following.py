@@ -92,13 +92,14 @@ class Follower:
 
     def line(self, width: int, silence: float | None, holder: str) -> str:
         """Where the run stands, in as much as `width` holds; `silence`: seconds since the journal was last written."""
+        best, planned = self.best, self.planned  # a terminal asks for the line from a thread of its own
         stage = self.stage.replace("_", " ") if self.stage in words.TITLES else self.stage
-        parts = [stage, f"{self.done}/{len(self.planned)} trials" if stage else ""]
-        parts.append(f"best loss {words.number(self.best.val_loss)}" if self.best else "")
+        parts = [stage, f"{self.done}/{len(planned)} trials" if stage else ""]
+        parts.append(f"best loss {words.number(best.val_loss)}" if best else "")
         parts.append(f"last record {words.clock(silence)} ago" if silence is not None else "")
         parts.append(holder or "no process writes it")
-        if self.best is not None:
-            parts.append(", ".join(words.hyperparameters(self.best.spec.hyperparameters).values()))
+        if best is not None:
+            parts.append(", ".join(words.hyperparameters(best.spec.hyperparameters).values()))
         return words.fitting(parts, width)
 
     def _planned(self, stage: str) -> Happening:
