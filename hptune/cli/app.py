@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hptune.cli import bench, explain, read, search, start, train
+from hptune.cli import bench, explain, read, search, start, train, watch
 from hptune.version import __version__
 
 app = typer.Typer(
@@ -35,4 +35,5 @@ bench.register(app)
 search.register(app)
 train.register(app)
 read.register(app)
+watch.register(app)
 explain.register(app)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console as Terminal
+from rich.console import JustifyMethod
 from rich.live import Live
 from rich.table import Table as TerminalTable
 from rich.text import Text
@@ -40,6 +41,11 @@ class Console:
     def live(self) -> bool:
         """Whether a line that changes in place can be shown."""
         return self.terminal.is_terminal and not self.terminal.is_dumb_terminal and not self.quiet
+
+    @property
+    def width(self) -> int:
+        """Characters a line may have: those of the terminal; elsewhere lines stay whole."""
+        return self.terminal.width if self.terminal.is_terminal else sys.maxsize
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print a conclusion: it is said under --quiet as well."""
@@ -71,7 +77,8 @@ class Console:
         fitted = table.fitted(self.terminal.width - GAP)
         drawn = TerminalTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold dim")
         for column in fitted.columns:
-            drawn.add_column(column.title, justify="left" if column.words or column.prose else "right", no_wrap=not column.prose)
+            side: JustifyMethod = "left" if column.words or column.prose else "right"
+            drawn.add_column(column.title, justify=side, no_wrap=not column.prose, overflow="fold" if column.prose else "ellipsis")
         for i, row in enumerate(fitted.rows):
             drawn.add_row(*(Text(harmless(cell)) for cell in row), style="bold green" if i in fitted.marked else "")
         self.terminal.print(drawn)

@@ -55,8 +55,14 @@ def recommendation_document(run: Run) -> dict[str, Any] | None:
 
 
 def run_summary(run: Run) -> dict[str, Any]:
-    """One run of a list; `best_loss` is the lowest validation loss in the tables of its stages."""
-    losses = [row.val_loss for stage in run.stages if stage.conclusion for row in stage.conclusion.rows if row.val_loss == row.val_loss]
+    """One run of a list; `best_loss` is the lowest validation loss in the tables of its stages, `best_metric` the best metric there.
+
+    `seconds`: of all its trials. A metric's direction is the config's: where that cannot be read, no metric is called the best.
+    """
+    rows = [row for stage in run.stages if stage.conclusion for row in stage.conclusion.rows]
+    losses = [row.val_loss for row in rows if row.val_loss == row.val_loss]
+    metrics = [row.metric for row in rows if row.metric == row.metric] if run.loaded else []
+    best = max if run.loaded and run.loaded.experiment.metric.larger_is_better else min
     return {
         "run_dir": str(run.layout.root),
         "name": run.name,
@@ -64,7 +70,10 @@ def run_summary(run: Run) -> dict[str, Any]:
         "stages_done": [stage.name for stage in run.stages if stage.finished],
         "confirmed": run.recommendation is not None and run.recommendation.confirmed,
         "trials": len(run.records),
+        "seconds": sum(record.seconds for record in run.records),
         "best_loss": min(losses, default=None),
+        "metric": run.loaded.experiment.metric.name if run.loaded else None,
+        "best_metric": best(metrics, default=None),
         "recommendation": asdict(run.recommendation.hyperparameters) if run.recommendation else None,
     }
 

@@ -82,12 +82,7 @@ class Tracker:
             parts.append(f"best loss {words.number(self.best.val_loss)}")
             parts.append(", ".join(words.hyperparameters(self.best.spec.hyperparameters).values()))
         parts.append(self.where)
-        text = ""
-        for part in filter(None, parts):
-            longer = f"{text}  {part}" if text else part
-            if len(longer) <= width:
-                text = longer
-        return text
+        return words.fitting(parts, width)
 
 
 def follow(

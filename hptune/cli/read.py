@@ -1,4 +1,4 @@
-"""Commands that read a run directory and train nothing: `recommend`, `show`, `runs`, `report`, `export`. None imports torch."""
+"""Commands that read a run directory and train nothing: `recommend`, `show`, `compare`, `runs`, `report`, `export`. None imports torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hptune.report.run import Run
 
 Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
+RunDirectories = Annotated[list[Path], typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
 Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Leave damaged lines out of the journal, keeping the damaged file; then go on.")]
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("recommend", epilog="Example: hptune recommend digits.yaml")(recommend)
     app.command("show", epilog="Example: hptune show runs/digits --stage weight_decay")(show)
+    app.command("compare", epilog="Example: hptune compare runs/digits runs/digits.old-1")(compare)
     app.command("runs", epilog="Example: hptune runs --json")(runs)
     app.command("report", epilog="Example: hptune report runs/digits")(report)
     app.command("export", epilog="Example: hptune export runs/digits --to lightning")(export)
@@ -84,6 +86,33 @@ def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> 
 
 
 @spread_options
+def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
+    """Show runs side by side: settings that differ, cost, recommendations, and what confirm showed."""
+    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, given_twice
+
+    if len(run_dirs) < 2:
+        raise InputError(f"{run_dirs[0]} alone: this command compares two run directories or more; hptune show shows one")
+    if (twice := given_twice(run_dirs)) is not None:
+        raise InputError(f"{twice} is given twice")
+    for path in run_dirs:
+        require_run_directory(path)
+    compared = [load_run(path) for path in run_dirs]
+    console = options.console()
+    if options.json:
+        console.document(comparison_document(compared))
+        return
+    for note in comparison_notes(compared):
+        console.say(f"note: {note}", "yellow")
+    for heading, table in comparison_tables(compared, console.width):
+        if not table.rows:
+            continue
+        if heading:
+            console.say(heading, "bold")
+        console.table(table)
+        console.say()
+
+
+@spread_options
 def runs(options: OutputOptions, folder: Folder = Path("runs")) -> None:
     """List the run directories in a folder."""
     from hptune.cli.documents import run_summary
@@ -130,11 +159,12 @@ def load_run(path: Path) -> Run:
     """Read a run directory given on the command line. Raises InputError where it is none, with one that was probably meant."""
     from hptune.report import load
 
-    _require_run_directory(path)
+    require_run_directory(path)
     return load(path)
 
 
-def _require_run_directory(path: Path) -> None:
+def require_run_directory(path: Path) -> None:
+    """Raise InputError where `path` is no run directory, naming one that was probably meant."""
     from hptune.store.layout import is_run_directory
 
     if not is_run_directory(path):
@@ -160,7 +190,7 @@ def _salvage(root: Path, console: Console) -> None:
     from hptune.store.layout import RunLayout
     from hptune.store.salvage import salvage
 
-    _require_run_directory(root)
+    require_run_directory(root)
     found = salvage(RunLayout(root))
     if found.kept is None:
         console.say("note: no line of the journal is damaged", "yellow")

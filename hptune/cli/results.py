@@ -128,10 +128,12 @@ def runs_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     columns = (
         Column(title="run", importance=10, words=True),
         Column(title="state", importance=9, words=True),
-        Column(title="stages", importance=6),
+        Column(title="stages", importance=5),
         Column(title="confirmed", importance=7, words=True),
-        Column(title="trials", importance=5),
+        Column(title="trials", importance=6),
+        Column(title="time", importance=7),
         Column(title="best loss", importance=8),
+        Column(title="best metric", importance=7),
         Column(title="recommended", importance=4, words=True),
     )
     return Table(columns=columns, rows=tuple(_run_cells(summary) for summary in summaries))
@@ -151,7 +153,7 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], inside: str = "")
 
 def _run_cells(summary: Mapping[str, Any]) -> tuple[str, ...]:
     if "error" in summary:
-        return (summary["run_dir"], summary["state"], "", "", "", "", summary["error"])
+        return (summary["run_dir"], summary["state"], "", "", "", "", "", "", summary["error"])
     found = summary["recommendation"]
     recommended = ""
     if found:
@@ -163,6 +165,8 @@ def _run_cells(summary: Mapping[str, Any]) -> tuple[str, ...]:
         str(len(summary["stages_done"])),
         "yes" if summary["confirmed"] else "no",
         str(summary["trials"]),
+        words.duration(summary["seconds"]),
         words.number(summary["best_loss"]),
+        words.number(summary["best_metric"]),
         recommended,
     )

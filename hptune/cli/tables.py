@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 GAP = 2  # blanks between two columns
-WRAPPED = 24  # a column of prose gets at least so many characters, and wraps
+WRAPPED = 24  # a column of prose gets at least so many characters, where it does not say otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column: numbers stand right, words left. `importance`: the least important goes first where a terminal is narrow."""
+    """A column: numbers stand right, words left. `importance`: the least important goes first where a terminal is narrow.
+
+    `prose` wraps where the terminal is narrow, and gets at least `narrowest` characters.
+    """
 
     title: str
     importance: int = 5
     words: bool = False
     prose: bool = False
+    narrowest: int = WRAPPED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +31,9 @@ class Table:
     marked: frozenset[int] = frozenset()
 
     def widths(self) -> list[int]:
-        """Characters each column needs; prose needs `WRAPPED` at most."""
+        """Characters each column needs; prose needs its `narrowest` at most."""
         natural = [max(len(column.title), *(len(row[i]) for row in self.rows), 0) for i, column in enumerate(self.columns)]
-        return [min(n, WRAPPED) if column.prose else n for n, column in zip(natural, self.columns, strict=True)]
+        return [min(n, column.narrowest) if column.prose else n for n, column in zip(natural, self.columns, strict=True)]
 
     def fitted(self, width: int) -> Table:
         """Leave out empty columns, then the least important ones until the table is at most `width` characters wide."""

@@ -85,6 +85,16 @@ def bar(done: int, total: int) -> str:
     return "━" * filled + "╌" * (BAR - filled)
 
 
+def fitting(parts: Sequence[str], width: int) -> str:
+    """One line of as many `parts` as `width` holds, the most important first."""
+    text = ""
+    for part in filter(None, parts):
+        longer = f"{text}  {part}" if text else part
+        if len(longer) <= width:
+            text = longer
+    return text
+
+
 def hyperparameters(h: Hyperparameters) -> dict[str, str]:
     """Name -> `LR 0.1` and the like; momentum with the minimum it falls to."""
     momentum = number(h.momentum) + (f" to {number(h.momentum_min)}" if h.momentum_min != h.momentum else "")

@@ -223,6 +223,25 @@ def hold_lock(layout: RunLayout) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that writes a run directory, as it noted itself; `here`: on this host."""
+
+    pid: int
+    host: str
+    started: str
+    here: bool
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on host {self.host} since {self.started}"
+
+
+def holder_of(layout: RunLayout) -> Holder | None:
+    """Who writes the run directory; the lock is not touched. A note that a killed process of this host left counts for nothing."""
+    holder = _noted_holder(layout)
+    return None if holder is None or (holder.here and not _lives(holder.pid)) else holder
+
+
 def retire(layout: RunLayout) -> Path | None:
     """Rename the run directory to `<name>.old-1` (-2, … where that is taken) and return the new path; None where there is no run yet.
 
@@ -255,14 +274,32 @@ def _remove_temporary_files(layout: RunLayout) -> None:
                     path.unlink(missing_ok=True)
 
 
+def _lives(pid: int) -> bool:
+    """Whether there is such a process; taken for granted where asking would end it."""
+    if os.name != "posix" or pid <= 0:
+        return os.name != "posix"
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name)
 
 
 def _locked_message(layout: RunLayout) -> str:
-    try:
-        holder = json.loads(layout.lock_holder.read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on host {holder['host']} since {holder['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "another process"
+    who = _noted_holder(layout) or "another process"
     return f"run directory {layout.root} is being written by {who}; wait for it to end, or choose another run directory"
+
+
+def _noted_holder(layout: RunLayout) -> Holder | None:
+    try:
+        noted = json.loads(layout.lock_holder.read_text(encoding="utf-8"))
+        host = str(noted["host"])
+        return Holder(pid=int(noted["pid"]), host=host, started=str(noted["started"]), here=host == socket.gethostname())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

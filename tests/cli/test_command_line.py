@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,23 @@ from pathlib import Path
 import pytest
 from conftest import Hptune
 
-COMMANDS = ("init", "check", "bench", "lr-range", "sweep", "run", "recommend", "train", "show", "runs", "report", "export", "explain")
+COMMANDS = (
+    "init",
+    "check",
+    "bench",
+    "lr-range",
+    "sweep",
+    "run",
+    "recommend",
+    "train",
+    "show",
+    "compare",
+    "watch",
+    "runs",
+    "report",
+    "export",
+    "explain",
+)
 HEAVY = ("numpy", "scipy", "pandas", "pydantic", "yaml", "optuna", "altair", "sklearn")
 
 
@@ -138,7 +155,7 @@ def torchless(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "no torch"
     folder.mkdir()
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
 
 
 READING = (
@@ -147,6 +164,8 @@ READING = (
     ["run", "--help"],
     ["bench", "--help"],
     ["show", "runs/made up"],
+    ["compare", "runs/made up", "runs/again"],
+    ["watch", "runs/made up", "--once"],
     ["runs"],
     ["recommend", "c.yaml"],
     ["report", "runs/made up"],
@@ -158,6 +177,7 @@ READING = (
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
 def test_what_only_reads_imports_no_torch(torchless: dict[str, str], run_dir: Path, project: Path, words: list[str]) -> None:
+    shutil.copytree(run_dir, project / "runs" / "again")
     done = subprocess.run(
         [sys.executable, "-m", "hptune", *words], cwd=project, env=torchless, capture_output=True, text=True, check=False, timeout=120
     )

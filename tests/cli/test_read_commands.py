@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Hptune
 from test_search_commands import strict
+
+from hptune.cli import words
+from hptune.cli.documents import run_summary
+from hptune.cli.results import runs_table
+from hptune.report import load
 
 
 def test_show_prints_every_table_and_the_recommendation(hptune: Hptune, run_dir: Path) -> None:
@@ -38,8 +44,8 @@ def test_show_as_json_is_strict_and_matches_the_tables_on_disk(hptune: Hptune, r
 
 def test_nothing_is_written_by_showing(hptune: Hptune, run_dir: Path, project: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in project.rglob("*"))
-    for words in (["show", run_dir], ["runs"], ["export", run_dir, "--to", "optuna"]):
-        assert hptune(*words).status == 0
+    for command in (["show", run_dir], ["runs"], ["export", run_dir, "--to", "optuna"]):
+        assert hptune(*command).status == 0
     assert sorted((path, path.stat().st_mtime_ns) for path in project.rglob("*")) == before
 
 
@@ -54,6 +60,34 @@ def test_runs_lists_good_and_damaged_runs(hptune: Hptune, run_dir: Path, project
     table = hptune("runs").out
     assert "finished" in table
     assert "unreadable" in table
+
+
+def test_runs_tells_cost_and_the_best_metric_in_eighty_columns(hptune: Hptune, run_dir: Path) -> None:
+    (row,) = strict(hptune("runs", "--json").out)
+    run = load(run_dir)
+    assert row["seconds"] == pytest.approx(sum(record.seconds for record in run.records))
+    assert (row["metric"], row["best_metric"]) == ("accuracy", pytest.approx(0.9))
+    table = runs_table([row])
+    cells = dict(zip([c.title for c in table.columns], table.rows[0], strict=True))
+    assert (cells["trials"], cells["time"], cells["best metric"]) == (str(len(run.records)), words.duration(row["seconds"]), "0.9")
+    fitted = table.fitted(78)
+    assert {"run", "state", "trials", "time", "best loss", "best metric"} <= {column.title for column in fitted.columns}
+    assert max(map(len, fitted.lines())) <= 78
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 0.1), ("max", 0.9)])
+def test_the_best_metric_is_the_lowest_where_lower_is_better(hptune: Hptune, run_dir: Path, mode: str, best: float) -> None:
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("metric: accuracy", f"metric: {{name: accuracy, mode: {mode}}}"))
+    run = load(run_dir)
+    assert run.loaded is not None
+    assert run.loaded.experiment.metric.mode == mode
+    stage = run.stages[0]
+    assert stage.conclusion is not None
+    first, *rest = stage.conclusion.rows
+    changed = replace(stage, conclusion=replace(stage.conclusion, rows=(replace(first, metric=0.1), *rest)))
+    assert run_summary(replace(run, stages=(changed, *run.stages[1:])))["best_metric"] == pytest.approx(best)
+    assert run_summary(replace(run, loaded=None))["best_metric"] is None
 
 
 def test_runs_where_there_are_none(hptune: Hptune) -> None:
