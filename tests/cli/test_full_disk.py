@@ -97,6 +97,7 @@ def test_a_disk_that_can_only_be_read_is_said_to_be_and_reading_works(
     assert hptune("run", "c.yaml", "--quiet").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MOUNTABLE, reason="needs root on Linux, to mount a small file system")
 def test_figures_and_the_report_need_room_too(hptune: Hptune, small_disk: Resize, project: Path, finished: Path) -> None:
     small_disk("size=64m")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from outside import TINY, rows, start, trials, wait_until_gone
 
 ENDING = """
@@ -37,6 +38,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_every_way_for_a_worker_to_end_costs_its_own_trials_only(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(ENDING)
     (tmp_path / "c.yaml").write_text(TINY.replace("{name: mlp, args: {hidden: [16]}}", '{target: "net.py:Net"}'))
