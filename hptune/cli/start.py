@@ -14,8 +14,7 @@ from hptune.errors import InputError
 
 if TYPE_CHECKING:
     from hptune.cli.console import Console
-    from hptune.config.loader import LoadedConfig
-    from hptune.estimate import Check
+    from hptune.estimate import Check, Outline
 
 OptionalConfig = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
 Destination = Annotated[Path, typer.Argument(metavar="FILE", help="The config to write.")]
@@ -67,32 +66,25 @@ def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = F
     if config is None:
         raise InputError("hptune check needs a CONFIG (or --schema)")
     loaded = options.load(config)
-    if no_code:
-        _outline(loaded, options, console)
-        return
-    with options.blamed(loaded), output_reserved(options.json):
-        from hptune.estimate import check as examine
+    from hptune.estimate import Outline, outline
+    from hptune.estimate import check as examine
 
-        found = examine(loaded)
+    with options.blamed(loaded), output_reserved(options.json):
+        found = outline(loaded) if no_code else examine(loaded)
     if options.run_dir is not None:
         found = replace(found, run_dir=str(options.run_dir))
     if options.json:
         console.document(asdict(found))
+        return
+    if isinstance(found, Outline):
+        _show_outline(found, console)
         return
     _show(found, console)
     console.verbatim(words.next_commands([["run", str(config), *options.repeated()]]))
 
 
-def _outline(loaded: LoadedConfig, options: RunOptions, console: Console) -> None:
+def _show_outline(found: Outline, console: Console) -> None:
     """Say what a config would have executed, for whoever does not know where it comes from."""
-    from hptune.estimate import outline
-
-    found = outline(loaded)
-    if options.run_dir is not None:
-        found = replace(found, run_dir=str(options.run_dir))
-    if options.json:
-        console.document(asdict(found))
-        return
     console.verbatim(found.config.splitlines())
     console.say()
     console.say(f"{found.name}: a valid config; nothing that it names was opened or run", "bold")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hptune.errors import ConfigError, abridged
+from hptune.errors import LONGEST_SAID, ConfigError, abridged
 
 DEEPEST = 30  # levels of nesting; a config has six
 MOST_VALUES = 5_000  # keys and values of a config, with every alias written out
@@ -21,7 +21,6 @@ READ_VALUES = MOST_VALUES + 500  # of a file: one that we wrote holds every defa
 LARGEST = 200_000  # bytes of a file
 LONGEST_KEY = 200  # characters
 LONGEST_NUMBER = 300  # digits; more make no finite float
-LONGEST_QUOTE = 300  # characters of what PyYAML says
 TAG = "tag:yaml.org,2002:"
 NUMBERS = (
     ("int", re.compile(r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F_]+)\Z"), "-+0123456789"),
@@ -102,7 +101,7 @@ def _line(mark: yaml.Mark | None) -> int:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    text = ", ".join(abridged(part, LONGEST_QUOTE) for part in (error.context, error.problem) if part)
+    text = ", ".join(abridged(part, LONGEST_SAID) for part in (error.context, error.problem) if part)
     if error.context_mark is not None and error.problem_mark is not None and error.context_mark.line != error.problem_mark.line:
         text += f" (it began in line {_line(error.context_mark)})"
     return text
@@ -194,4 +193,4 @@ class _Reader:
 
 
 def _short(tag: str) -> str:
-    return abridged(tag.replace(TAG, "!!") if tag.startswith(TAG) else tag, LONGEST_QUOTE)
+    return abridged(tag.replace(TAG, "!!") if tag.startswith(TAG) else tag, LONGEST_SAID)

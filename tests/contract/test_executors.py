@@ -247,8 +247,9 @@ def test_more_time_can_be_given_to_workers_that_have_started() -> None:
 def test_an_idle_worker_owes_no_sign_of_life() -> None:
     with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
         executor.start()
-        wait_until(lambda: len(executor._pool) == 2)
+        first = pids(executor)
         assert dict(executor.map([("beat", 2), ("", 3)])) == {0: 4, 1: 9}  # the second is done and waits
+        assert pids(executor) == first
 
 
 def test_workers_that_hang_before_they_are_ready_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

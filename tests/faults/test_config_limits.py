@@ -1,12 +1,12 @@
 """What a config may hold and how large it may be: refused by rule, with one short message, never by running out of time or memory."""
 
-import enum
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import Colour, Size
 
 from hptune.config.loader import dump_config, from_tree, load_config, parse_values, with_value
 from hptune.config.reading import NUMBERS, read_yaml
@@ -204,21 +204,15 @@ def test_variables_keep_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "c.yaml:3: seeds: needs a whole number, got the text '999" in message(MINIMAL + "seeds: ${H_DIGITS}")
 
 
-class Colour(enum.StrEnum):
-    RED = "red"
+class TextAsBytes:
+    """A path whose text is bytes, of UTF-8 characters."""
 
-
-class Size(enum.IntEnum):
-    BIG = 64
-
-
-class BytesPath:
     def __fspath__(self) -> bytes:
         return b"x.npz"
 
 
 def test_values_from_python_become_exactly_what_yaml_knows() -> None:
-    given = {"a": Colour.RED, "b": Size.BIG, "c": BytesPath(), 1: True}
+    given = {"a": Colour.RED, "b": Size.BIG, "c": TextAsBytes(), 1: True}
     loaded = from_tree({"data": {"name": "digits"}, "model": {"name": "mlp", "args": given}}, Path())
     assert loaded.experiment.model.args == {"a": "red", "b": 64, "c": "x.npz", "1": True}
     assert {type(value) for value in loaded.experiment.model.args.values()} == {str, int, bool}

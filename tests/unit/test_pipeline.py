@@ -219,22 +219,31 @@ def test_what_trials_that_ended_early_did_not_take_is_left_to_later_stages(tmp_p
     assert last.allowance > 17 - sum(last.cost(record.spec) for record in before.values()), "some diverged"
 
 
+class Slow(Training):
+    """Each item takes five seconds of the clock `now`."""
+
+    def __init__(self, now: list[float]) -> None:
+        super().__init__()
+        self.now = now
+
+    def __call__(self, item: Any) -> Any:
+        self.now[0] += 5.0
+        return super().__call__(item)
+
+
 def test_a_time_budget_ends_the_search_and_counts_time_already_spent(tmp_path: Path) -> None:
     config = experiment(
         budget={"epochs": 10, "search_epochs": 2, "search": "60s"}, stages={"batch_size": {"compare": "samples"}, "confirm": False}
     )
     now = [0.0]
 
-    class Slow(Training):
-        def __call__(self, item: Any) -> Any:
-            now[0] += 5.0
-            return super().__call__(item)
-
     layout = RunLayout(tmp_path / "r")
 
     def go() -> list[Any]:
         with Journal(layout.journal) as journal:
-            run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+            run = Run(
+                experiment=config, task=TASK, executor=SerialExecutor(Slow(now)), journal=journal, layout=layout, clock=lambda: now[0]
+            )
             run.progress = resume_progress(journal, TASK, ())
             return list(run_stages(run, enabled_stages(config)))
 
@@ -252,15 +261,12 @@ def test_a_time_budget_counts_what_a_killed_run_has_spent(tmp_path: Path, events
     )
     now = [1000.0]
 
-    class Slow(Training):
-        def __call__(self, item: Any) -> Any:
-            now[0] += 5.0
-            return super().__call__(item)
-
     layout = RunLayout(tmp_path / "r")
     for killed in (1, 2):
         with Journal(layout.journal) as journal:
-            run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+            run = Run(
+                experiment=config, task=TASK, executor=SerialExecutor(Slow(now)), journal=journal, layout=layout, clock=lambda: now[0]
+            )
             run.progress = resume_progress(journal, TASK, ())
             before, began = run.progress.elapsed, now[0]
             trained = [e for e in islice(run_stages(run, enabled_stages(config)), events_seen * killed) if isinstance(e, TrialDone)]
@@ -274,14 +280,9 @@ def test_confirm_takes_nothing_of_a_time_budget(tmp_path: Path) -> None:
     config = experiment(budget={"epochs": 10, "search_epochs": 2, "search": "1h"}, stages=off)
     now = [0.0]
 
-    class Slow(Training):
-        def __call__(self, item: Any) -> Any:
-            now[0] += 5.0
-            return super().__call__(item)
-
     layout = RunLayout(tmp_path / "r")
     with Journal(layout.journal) as journal:
-        run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow()), journal=journal, layout=layout, clock=lambda: now[0])
+        run = Run(experiment=config, task=TASK, executor=SerialExecutor(Slow(now)), journal=journal, layout=layout, clock=lambda: now[0])
         events = list(run_stages(run, enabled_stages(config)))
         confirming = sum(isinstance(e, TrialDone) and e.stage == "confirm" for e in events)
         assert confirming
