@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,10 @@ def run(
         for event in session.run(stages):
             if on_event is not None:
                 on_event(event)
-        return session.finish()
+        finished = session.finish()
+    for remark in session.tracking.remarks():
+        warnings.warn(remark, stacklevel=2)
+    return finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from hptune.config.loader import LoadedConfig, dump_config
 from hptune.config.schema import Experiment
 from hptune.executors import resolve
 from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
+from hptune.report.trackers import require
 from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
@@ -115,6 +116,7 @@ def check(loaded: LoadedConfig) -> Check:
     from hptune.engine.trainer import calibrate
 
     experiment = loaded.experiment
+    require(experiment.tracking)
     problem = open_problem(experiment)
     task = problem.task
     request = CalibrationRequest(hyperparameters=experiment.baseline_hyperparameters(), numerics=task.numerics)

@@ -104,6 +104,10 @@ def _search(job: Job, options: TrainingOptions) -> None:
             if job.whole:
                 console.remark("writing tables, figures and the report", "dim")
                 session.finish()
+            if session.tracking.names:
+                console.remark(f"telling {', '.join(session.tracking.names)}", "dim")
+    for remark in session.tracking.remarks():
+        console.say(remark, "yellow")
     _conclude(job, session, console)
 
 
