@@ -108,6 +108,7 @@ def _search(job: Job, options: TrainingOptions) -> None:
 
 
 def _follow(job: Job, session: Session, stages: tuple[str, ...], console: Console) -> None:
+    from hptune.cli import words
     from hptune.cli.progress import follow
     from hptune.cli.results import facts_line
 
@@ -115,7 +116,7 @@ def _follow(job: Job, session: Session, stages: tuple[str, ...], console: Consol
     for note in session.task.notes:
         console.say(f"note: {note}", "yellow")
     metric = session.experiment.metric.name or "metric"
-    follow(job.events(session), console, stages=stages, where=session.task.numerics.device, metric=metric)
+    follow(job.events(session), console, stages=stages, where=words.device(session.task.numerics), metric=metric)
 
 
 def _conclude(job: Job, session: Session, console: Console) -> None:

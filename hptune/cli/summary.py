@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from hptune.cli.console import Console
 from hptune.cli.results import finding, gain_sentence, recommendation_table, stage_table
 
 if TYPE_CHECKING:
+    from hptune.analysis.recommendation import Conclusion
     from hptune.report.run import Run, StageResult
+    from hptune.trial import TrialRecord
 
 
 def show_stages(run: Run, stages: Sequence[StageResult], console: Console) -> None:
-    """Print each stage's sentence, notes and table."""
+    """Print each stage's sentence, notes, plots and table."""
     metric = run.loaded.experiment.metric.name if run.loaded else None
     for stage in stages:
         console.say()
@@ -25,7 +27,17 @@ def show_stages(run: Run, stages: Sequence[StageResult], console: Console) -> No
         console.say(finding(stage.conclusion), "bold")
         for note in stage.conclusion.notes:
             console.say(f"note: {note}", "yellow")
+        show_plots(stage.conclusion, stage.records, console)
         console.table(stage_table(stage.conclusion, metric or "metric"))
+
+
+def show_plots(conclusion: Conclusion, records: Iterable[TrialRecord], console: Console) -> None:
+    """Draw what a stage found, on a terminal; piped output stays lines of text."""
+    if not console.draws:
+        return
+    from hptune.cli.plots import stage_plots
+
+    console.plot(stage_plots(conclusion, {record.trial_id: record for record in records}, console.width))
 
 
 def show_recommendation(run: Run, console: Console) -> None:

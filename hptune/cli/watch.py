@@ -50,30 +50,30 @@ def follow_journal(root: Path, console: Console, *, once: bool = False, sleep: C
     layout = RunLayout(root)
     tail, follower = Tail(layout.journal), Follower(layout.journal)
 
-    def line(width: int) -> str:
+    def lines(width: int) -> str:
         silence = None if tail.written is None else max(0.0, datetime.now().timestamp() - tail.written)
         holder = holder_of(layout)
-        return follower.line(width, silence, "" if holder is None else f"process {holder.pid}" if holder.here else str(holder))
+        return follower.lines(width, silence, "" if holder is None else f"process {holder.pid}" if holder.here else str(holder))
 
-    _, lines = tail.read()
-    list(follower.take(lines))
+    _, new = tail.read()
+    list(follower.take(new))
     console.say(f"{shown(root)}: {follower.standing()}")
     for text in follower.findings():
         console.say(text, "bold")
     if once:
-        console.say(line(sys.maxsize))
+        console.say(lines(sys.maxsize))
         return
-    with console.live_line(line):
+    with console.live_line(lines):
         while True:
             held = holder_of(layout) is not None  # before the journal: what a process wrote before it let go is read
-            replaced, lines = tail.read()
+            replaced, new = tail.read()
             if replaced:
                 follower.start_over()
                 console.say("the journal was replaced: reading it anew", "yellow")
-            for event in follower.take(lines):
+            for event in follower.take(new):
                 if event.kind in ("conclusion", "weights") or not console.live or console.verbose:
                     console.say(event.text, "bold" if event.kind == "conclusion" else "")
-            if follower.ended(replaced or bool(lines), held):
+            if follower.ended(replaced or bool(new), held):
                 break
             sleep(PAUSE)
     console.say(f"no process writes {shown(root)}: {follower.standing()}")

@@ -134,7 +134,7 @@ def test_a_stage_from_plan_to_conclusion(finished: Path) -> None:
     assert f"momentum at {known + 1} of {len(plan['trials'])} planned trials" in follower.standing()
     losses = [follower.state.records[trial].val_loss for trial in plan["trials"] if trial in follower.state.records]
     assert follower.best is not None
-    assert follower.best.val_loss == min(losses)
+    assert follower.best.val_loss == pytest.approx(min(losses))
     end = next(i for i, line in enumerate(lines) if kind(line) == "conclusion" and json.loads(line)["stage"] == "momentum")
     *_, concluded = follower.take(lines[start + 2 : end + 1])
     assert concluded.kind == "conclusion"
@@ -160,14 +160,25 @@ def test_a_damaged_line_is_named(finished: Path) -> None:
 def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     follower = Follower(Path("j"))
     list(follower.take(lines_of(finished)))
-    parts = follower.line(200, 62, "process 12").split("  ")
+    first, second = (line.split("  ") for line in follower.lines(200, 62, "process 12").split("\n"))
     count = len(replay(finished / "journal.jsonl").plans["confirm"]["trials"])
-    assert parts[:2] == ["confirm", f"{count}/{count} trials"]
-    assert parts[2].startswith("best loss 0.2")
-    assert parts[3:5] == ["last record 1:02 ago", "process 12"]
-    assert follower.line(79, 62, "process 12345").endswith("process 12345"), "all of it fits a usual terminal"
-    assert follower.line(25, 62, "process 12") == f"confirm  {count}/{count} trials"
-    assert Follower(Path("j")).line(79, None, "") == "no process writes it"
+    assert first == [
+        "confirm",
+        f"{'━' * 20} {count}/{count} trials",
+        "last record 1:02 ago",
+        "process 12",
+        first[4],
+        "cpu (made-up device)",
+    ]
+    assert first[4].endswith(" samples/s")
+    assert second[0].startswith("best loss 0.2")
+    assert second[1].startswith("[0.2")
+    assert second[2].startswith("LR 0.")
+    narrow = follower.lines(79, 62, "process 12345").split("\n")
+    assert "process 12345" in narrow[0], "all of it fits a usual terminal"
+    assert max(map(len, narrow)) <= 79
+    assert follower.lines(45, 62, "process 12").split("\n")[0] == f"confirm  {'━' * 20} {count}/{count} trials"
+    assert Follower(Path("j")).lines(79, None, "") == "no process writes it"
 
 
 def test_a_run_has_ended_when_nobody_holds_it_and_nothing_is_new_for_a_while() -> None:
@@ -221,12 +232,13 @@ def test_once_shows_where_the_run_stands(hptune: Hptune, begun: tuple[Path, list
     before = {path: path.stat().st_mtime_ns for path in begun[0].rglob("*")}
     answer = hptune("watch", begun[0], "--once")
     assert (answer.status, answer.err) == (0, "")
-    first, finding, line = answer.out.splitlines()
+    first, finding, line, best = answer.out.splitlines()
     assert first.startswith("runs/made up: ")
     assert first.endswith(" trials, 1 stage concluded")
     assert finding.startswith("LR range test: ")
     assert "lr range  " in line
     assert "no process writes it" in line
+    assert best.startswith("best loss ")
     assert {path: path.stat().st_mtime_ns for path in begun[0].rglob("*")} == before, "nothing is written"
 
 
