@@ -77,6 +77,11 @@ class Follower:
         plans, conclusions = self.state.plans, self.state.conclusions
         return sum(conclusions.get(name, {}).get("trials") == len(plan["trials"]) for name, plan in plans.items())
 
+    @property
+    def whole(self) -> bool:
+        """Whether every stage that was planned has concluded."""
+        return self.concluded == len(self.state.plans)
+
     def ended(self, news: bool, held: bool) -> bool:
         """Whether the run has ended, after one more look at it: nobody held it and nothing was new several times in a row."""
         self._quiet = 0 if news or held else self._quiet + 1
@@ -107,7 +112,7 @@ class Follower:
             self._best = now, leading(Knowledge.from_json(plan["knowledge"]), records)
         return self._best[1]
 
-    def lines(self, width: int, silence: float | None, holder: str) -> str:
+    def lines(self, width: int, holder: str, silence: float | None) -> str:
         """Where the run stands, in as much as `width` holds; `silence`: seconds since the journal was last written."""
         records, planned = self.records, len(self.planned)  # a terminal asks from a thread of its own
         stage = self.stage.replace("_", " ") if self.stage in words.TITLES else self.stage

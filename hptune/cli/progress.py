@@ -126,9 +126,13 @@ def two_lines(parts: Sequence[str], best: Leader | None, width: int) -> str:
 
 def speed(records: Sequence[TrialRecord]) -> str:
     """Training samples a second, evaluation included, of all workers that the latest trials were run by; nothing before the first."""
-    rates = {record.worker: record.samples_per_second for record in records[-LATEST:]}
-    total = sum(rates.values())
+    total = samples_per_second(records)
     return f"{total:,.0f} samples/s" if total > 0 else ""
+
+
+def samples_per_second(records: Sequence[TrialRecord]) -> float:
+    """The sum over those workers of the speed of the trial each ran last."""
+    return sum({record.worker: record.samples_per_second for record in records[-LATEST:]}.values())
 
 
 def trial_line(tried: str, record: TrialRecord) -> str:

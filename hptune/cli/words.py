@@ -116,6 +116,11 @@ def next_commands(commands: Sequence[Sequence[str]]) -> list[str]:
     return ["next:", *(f"  {shlex.join(['hptune', *command])}" for command in commands)]
 
 
+def going_on(run_dir: str) -> list[str]:
+    """The command that goes on with a run, from its directory alone."""
+    return ["run", f"{run_dir}/config.yaml", "--run-dir", run_dir]
+
+
 def device(settled: Numerics) -> str:
     """The device, with its model where that is known: `cuda (NVIDIA H100)`."""
     return f"{settled.device} ({settled.device_model})" if settled.device_model else settled.device

@@ -160,7 +160,7 @@ def test_a_damaged_line_is_named(finished: Path) -> None:
 def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     follower = Follower(Path("j"))
     list(follower.take(lines_of(finished)))
-    first, second = (line.split("  ") for line in follower.lines(200, 62, "process 12").split("\n"))
+    first, second = (line.split("  ") for line in follower.lines(200, "process 12", 62).split("\n"))
     count = len(replay(finished / "journal.jsonl").plans["confirm"]["trials"])
     assert first == [
         "confirm",
@@ -174,11 +174,11 @@ def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     assert second[0].startswith("best loss 0.2")
     assert second[1].startswith("[0.2")
     assert second[2].startswith("LR 0.")
-    narrow = follower.lines(79, 62, "process 12345").split("\n")
+    narrow = follower.lines(79, "process 12345", 62).split("\n")
     assert "process 12345" in narrow[0], "all of it fits a usual terminal"
     assert max(map(len, narrow)) <= 79
-    assert follower.lines(45, 62, "process 12").split("\n")[0] == f"confirm  {'━' * 20} {count}/{count} trials"
-    assert Follower(Path("j")).lines(79, None, "") == "no process writes it"
+    assert follower.lines(45, "process 12", 62).split("\n")[0] == f"confirm  {'━' * 20} {count}/{count} trials"
+    assert Follower(Path("j")).lines(79, "", None) == "no process writes it"
 
 
 def test_a_run_has_ended_when_nobody_holds_it_and_nothing_is_new_for_a_while() -> None:
