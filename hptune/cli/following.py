@@ -16,6 +16,7 @@ from hptune.stages.rounds import leading
 from hptune.store.journal import JournalState
 from hptune.trial import TrialRecord
 
+SHORT = 10  # characters of a bar: who writes the run must fit beside it
 QUIET = 3  # looks at a run without a holder and without a new line after which it has ended: --fresh lets go for a moment
 
 
@@ -116,7 +117,7 @@ class Follower:
         """Where the run stands, in as much as `width` holds; `silence`: seconds since the journal was last written."""
         records, planned = self.records, len(self.planned)  # a terminal asks from a thread of its own
         stage = self.stage.replace("_", " ") if self.stage in words.TITLES else self.stage
-        parts = [stage, f"{words.bar(len(records), planned)} {len(records)}/{planned} trials"] if self.stage else []
+        parts = [stage, f"{words.bar(len(records), planned, SHORT)} {len(records)}/{planned} trials"] if self.stage else []
         parts.append(f"last record {words.clock(silence)} ago" if silence is not None else "")
         parts.append(holder or "no process writes it")
         return two_lines([*parts, speed(records), words.device(records[-1].spec.numerics) if records else ""], self.best, width)

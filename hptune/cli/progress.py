@@ -18,6 +18,7 @@ from hptune.stages.rounds import leading
 from hptune.trial import TrialRecord
 
 Clock = Callable[[], float]
+WIDE = 100  # columns from which a bar has its full length
 NEEDED = 40  # columns for how far a stage is, beside its heading
 LATEST = 16  # trials whose workers are taken for those at work
 
@@ -90,7 +91,8 @@ class Tracker:
             return ""
         finished, left = self.known + self.done, self.seconds_left(now)
         parts = [self.heading() if width > len(self.heading()) + NEEDED else words.title(self.stage)]
-        parts.append(f"{words.bar(finished, self.planned)} {finished}/{self.planned} trials")
+        bar = words.bar(finished, self.planned, words.BAR if width >= WIDE else words.BAR // 2)
+        parts.append(f"{bar} {finished}/{self.planned} trials")
         parts.append(f"{words.clock(left)} left" if left is not None else words.clock(now - self.began))
         return two_lines([*parts, speed(self.records), self.where], self.best, width)
 
@@ -107,21 +109,17 @@ def follow(
 
 
 def two_lines(parts: Sequence[str], best: Leader | None, width: int) -> str:
-    """How far a stage is, and below it, once there is one, what is best so far; where no interval can be given, it says so."""
-    lines = [words.fitting(parts, width)]
-    if best is not None:
-        low, high = words.number(best.val_loss_low), words.number(best.val_loss_high)
-        lines.append(
-            words.fitting(
-                [
-                    f"best loss {words.number(best.val_loss)}",
-                    f"[{low}, {high}]" if low and high else "(noise not known yet)",
-                    ", ".join(words.hyperparameters(best.hyperparameters).values()),
-                ],
-                width,
-            )
-        )
-    return "\n".join(lines)
+    """How far a stage is, and below it, once there is one, what is best so far; where no interval can be given, it says so.
+
+    What the first line does not hold stands in the second where that has room.
+    """
+    first = words.fitting(parts, width)
+    if best is None:
+        return first
+    low, high = words.number(best.val_loss_low), words.number(best.val_loss_high)
+    interval = f"[{low}, {high}]" if low and high else "(noise not known yet)"
+    found = [f"best loss {words.number(best.val_loss)} {interval}", *words.hyperparameters(best.hyperparameters).values()]
+    return f"{first}\n{words.fitting([*found, *(part for part in parts if part not in first)], width)}"
 
 
 def speed(records: Sequence[TrialRecord]) -> str:

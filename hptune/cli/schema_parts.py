@@ -43,10 +43,14 @@ def several(items: Schema, says: str) -> Schema:
     return {"type": "array", "items": items, "description": says}
 
 
-def thing(says: str, *, null: bool = False, **fields: Schema) -> Schema:
+def thing(says: str, /, **fields: Schema) -> Schema:
     """An object with exactly these keys."""
-    kind = ["object", "null"] if null else "object"
-    return {"type": kind, "description": says, "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {"type": "object", "description": says, "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def or_null(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def keyed(values: Schema, says: str) -> Schema:
@@ -54,11 +58,10 @@ def keyed(values: Schema, says: str) -> Schema:
     return {"type": "object", "description": says, "additionalProperties": values}
 
 
-def hyperparameters(says: str, *, null: bool = False, **more: Schema) -> Schema:
+def hyperparameters(says: str, /, **more: Schema) -> Schema:
     """The five of them, and what stands beside them."""
     return thing(
         says,
-        null=null,
         lr=number("maximum learning rate", null=False),
         batch_size=whole("samples a step"),
         momentum=number("largest momentum; AdamW: beta1", null=False),

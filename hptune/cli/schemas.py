@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hptune.cli.schema_parts import Schema, flag, hyperparameters, keyed, number, several, text, thing, whole, words
+from hptune.cli.schema_parts import Schema, flag, hyperparameters, keyed, number, or_null, several, text, thing, whole, words
 
 STATE = words("where it stands; failed: nothing usable was found", "empty", "unfinished", "failed", "finished")
 NUMERICS = {
@@ -46,40 +46,42 @@ STAGE = thing(
     planned=whole("trials planned so far"),
     sentence=text("what it found", null=True),
     notes=several(text("a sentence"), "what to know beside it"),
-    chosen=hyperparameters("what goes on", null=True),
+    chosen=or_null(hyperparameters("what goes on")),
     samples=whole("training samples of its trials"),
     seconds=number("of its trials", null=False),
     table=several(ROW, "candidates, best first"),
 )
-GAIN = thing(
-    "ratio of validation losses, recommended over baseline",
-    null=True,
-    ratio=number("the ratio"),
-    low=number("lower end of its 95 % interval"),
-    high=number("upper end"),
+GAIN = or_null(
+    thing(
+        "ratio of validation losses, recommended over baseline",
+        ratio=number("the ratio"),
+        low=number("lower end of its 95 % interval"),
+        high=number("upper end"),
+    )
 )
-RECOMMENDATION = thing(
-    "null before a stage is finished",
-    null=True,
-    hyperparameters=hyperparameters("to train with"),
-    baseline=hyperparameters("the config's own"),
-    short=hyperparameters("best of the short runs"),
-    epochs=number("length of the full training", null=False),
-    sources=keyed(text("baseline, or a stage"), "hyper-parameter: where its value came from"),
-    evidence=several(text("a sentence"), "what each stage found"),
-    confirmed=flag("whether full-length trainings compared it with the baseline"),
-    better=flag("whether they showed it to be better", null=True),
-    gain=GAIN,
-    offers=several(
-        thing(
-            "a value of another key that did better",
-            key=text("config key"),
-            value={"description": "its value"},
-            sentence=text("with its numbers"),
+RECOMMENDATION = or_null(
+    thing(
+        "null before a stage is finished",
+        hyperparameters=hyperparameters("to train with"),
+        baseline=hyperparameters("the config's own"),
+        short=hyperparameters("best of the short runs"),
+        epochs=number("length of the full training", null=False),
+        sources=keyed(text("baseline, or a stage"), "hyper-parameter: where its value came from"),
+        evidence=several(text("a sentence"), "what each stage found"),
+        confirmed=flag("whether full-length trainings compared it with the baseline"),
+        better=flag("whether they showed it to be better", null=True),
+        gain=GAIN,
+        offers=several(
+            thing(
+                "a value of another key that did better",
+                key=text("config key"),
+                value={"description": "its value"},
+                sentence=text("with its numbers"),
+            ),
+            "found by sweeps; no part of the configuration",
         ),
-        "found by sweeps; no part of the configuration",
-    ),
-    file=text("path of recommended.yaml"),
+        file=text("path of recommended.yaml"),
+    )
 )
 RUN = thing(
     "a run",
@@ -105,7 +107,7 @@ SUMMARY: Schema = {
             best_loss=number("lowest validation loss in its tables"),
             metric=text("the metric's name", null=True),
             best_metric=number("best metric in its tables"),
-            recommendation=hyperparameters("recommended", null=True),
+            recommendation=or_null(hyperparameters("recommended")),
         ),
         thing(
             "a run directory that cannot be read",
@@ -127,22 +129,23 @@ COMPARISON = thing(
             trials=whole("trials done"),
             samples=whole("training samples of all of them"),
             seconds=number("of all of them", null=False),
-            recommendation=hyperparameters("recommended", null=True, epochs=number("length of the full training", null=False)),
+            recommendation=or_null(hyperparameters("recommended", epochs=number("length of the full training", null=False))),
             confirmed=flag("whether it was compared with the run's own baseline"),
             better=flag("whether it was shown to be better", null=True),
             gain=GAIN,
-            confirm=thing(
-                "what confirm saw of the candidate that is recommended",
-                null=True,
-                candidate=text("its name"),
-                val_loss=number("final validation loss"),
-                val_loss_low=number("lower end of its 95 % interval"),
-                val_loss_high=number("upper end"),
-                metric=number("on the validation part"),
-                train_loss=number("mean over seeds"),
-                seeds=whole("completed trials"),
-                test_loss=number("on the test part"),
-                test_metric=number("on the test part"),
+            confirm=or_null(
+                thing(
+                    "what confirm saw of the candidate that is recommended",
+                    candidate=text("its name"),
+                    val_loss=number("final validation loss"),
+                    val_loss_low=number("lower end of its 95 % interval"),
+                    val_loss_high=number("upper end"),
+                    metric=number("on the validation part"),
+                    train_loss=number("mean over seeds"),
+                    seeds=whole("completed trials"),
+                    test_loss=number("on the test part"),
+                    test_metric=number("on the test part"),
+                )
             ),
             notes=several(text("a sentence"), "what to know of the run"),
         ),
@@ -257,12 +260,13 @@ STANDING = thing(
     planned=whole("its trials planned so far"),
     done=whole("of these"),
     samples_per_second=number("of the workers at their latest trials"),
-    best=hyperparameters(
-        "the stage's best candidate so far",
-        null=True,
-        val_loss=number("mean over seeds, adjusted", null=False),
-        val_loss_low=number("lower end of its 95 % interval"),
-        val_loss_high=number("upper end"),
+    best=or_null(
+        hyperparameters(
+            "the stage's best candidate so far",
+            val_loss=number("mean over seeds, adjusted", null=False),
+            val_loss_low=number("lower end of its 95 % interval"),
+            val_loss_high=number("upper end"),
+        )
     ),
     findings=several(text("a sentence"), "what each stage found"),
 )

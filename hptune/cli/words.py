@@ -78,10 +78,10 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.0f} %" if share >= 0.095 or not share else f"{100 * share:.1f} %"
 
 
-def bar(done: int, total: int) -> str:
+def bar(done: int, total: int, width: int = BAR) -> str:
     """How much of `total` is done, as a bar."""
-    filled = round(BAR * done / total) if total else 0
-    return "━" * filled + "╌" * (BAR - filled)
+    filled = round(width * done / total) if total else 0
+    return "━" * filled + "╌" * (width - filled)
 
 
 def fitting(parts: Sequence[str], width: int) -> str:

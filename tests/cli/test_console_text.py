@@ -125,11 +125,14 @@ def test_progress_counts_known_trials_and_tells_the_time_left_from_this_stages_p
     first, second = tracker.lines(120.0, 200).split("\n")
     for text in ("stage 2 of 2: momentum", "4/6 trials", "0:20 left", "150 samples/s", "cpu (some model)"):
         assert text in first
-    assert second == "best loss 0.25  (noise not known yet)  LR 0.2, batch size 64, momentum 0.9 to 0.85, weight decay 1e-04"
+    assert second == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64  momentum 0.9 to 0.85  weight decay 1e-04"
+    usual = tracker.lines(120.0, 79).split("\n")
+    assert usual[0] == "stage 2 of 2: momentum  ━━━━━━━╌╌╌ 4/6 trials  0:20 left  150 samples/s"
+    assert usual[1] == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64  weight decay 1e-04", "what fits"
     narrow = tracker.lines(120.0, 60).split("\n")
     assert max(map(len, narrow)) <= 60
     assert "4/6 trials" in narrow[0]
-    assert narrow[1] == "best loss 0.25  (noise not known yet)"
+    assert narrow[1] == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64"
     tracker.take(StageStarted(stage="lr_range", knowledge=known()), 130.0)
     assert "0/0 trials" in tracker.lines(130.0, 60), "the next stage starts from nothing"
 
@@ -141,7 +144,7 @@ def test_the_best_so_far_has_the_interval_of_the_noise_known_from_short_runs() -
         tracker.take(TrialDone(stage=stage, record=done), 1.0)
         return tracker.lines(1.0, 80).split("\n")[1]
 
-    assert line_of("momentum", record(val_loss=0.5)).startswith("best loss 0.5  [0.379, 0.66]"), "exp(±2.776 · 0.1) times"
+    assert line_of("momentum", record(val_loss=0.5)).startswith("best loss 0.5 [0.379, 0.66]"), "exp(±2.776 · 0.1) times"
     assert "noise not known yet" in line_of("confirm", record(repetition=1000)), "that of short runs says nothing of long ones"
 
 

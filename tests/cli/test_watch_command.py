@@ -164,7 +164,7 @@ def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     count = len(replay(finished / "journal.jsonl").plans["confirm"]["trials"])
     assert first == [
         "confirm",
-        f"{'━' * 20} {count}/{count} trials",
+        f"{'━' * 10} {count}/{count} trials",
         "last record 1:02 ago",
         "process 12",
         first[4],
@@ -172,12 +172,12 @@ def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     ]
     assert first[4].endswith(" samples/s")
     assert second[0].startswith("best loss 0.2")
-    assert second[1].startswith("[0.2")
-    assert second[2].startswith("LR 0.")
+    assert " [0.2" in second[0]
+    assert second[1].startswith("LR 0.")
     narrow = follower.lines(79, "process 12345", 62).split("\n")
     assert "process 12345" in narrow[0], "all of it fits a usual terminal"
     assert max(map(len, narrow)) <= 79
-    assert follower.lines(45, "process 12", 62).split("\n")[0] == f"confirm  {'━' * 20} {count}/{count} trials"
+    assert follower.lines(35, "process 12", 62).split("\n")[0] == f"confirm  {'━' * 10} {count}/{count} trials"
     assert Follower(Path("j")).lines(79, "", None) == "no process writes it"
 
 
@@ -258,8 +258,9 @@ def test_a_run_is_followed_until_it_ends(begun: tuple[Path, list[bytes]], capsys
     watched(run, written(), Console())
     lines = capsys.readouterr().out.splitlines()
     said = {name: sum(kind(line) == name for line in rest) for name in ("plan", "trial", "conclusion")}
-    assert len(lines) == 2 + sum(said.values()) + 1, "one line an event"
-    assert lines[-1].endswith(", 6 stages concluded")
+    assert len(lines) == 2 + sum(said.values()) + 3, "one line an event"
+    assert lines[-3].endswith(", 6 stages concluded")
+    assert lines[-2:] == ["next:", "  hptune show 'runs/made up'"]
     assert sum(" trials planned" in line for line in lines) == said["plan"]
     assert [line for line in lines if line.startswith("weight decay 0.001 goes on")]
 
@@ -276,7 +277,7 @@ def test_a_run_that_starts_over_is_followed_too(begun: tuple[Path, list[bytes]],
 
     watched(run, fresh(), Console())
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == ["the journal was replaced: reading it anew", "no process writes runs/made up: 0 trials, 0 stages concluded"]
+    assert lines[-4:-2] == ["the journal was replaced: reading it anew", "no process writes runs/made up: 0 trials, 0 stages concluded"]
 
 
 def test_on_a_terminal_trials_are_in_the_live_line_alone(begun: tuple[Path, list[bytes]]) -> None:
