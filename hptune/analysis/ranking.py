@@ -103,6 +103,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """The best candidate of a comparison still under way: adjusted mean loss, 95 % interval as in `Row`."""
+
+    hyperparameters: Hyperparameters
+    val_loss: float
+    val_loss_low: float
+    val_loss_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """Rows sorted best first, those without a usable loss last; exactly one is `best` where any is usable.
 
@@ -197,6 +207,17 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
         scale=scale,
         positions=positions,
     )
+
+
+def leader(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> Leader | None:
+    """Return the candidate that leads by its loss, as `rank` would see it, but for the price of no comparison; None without any usable."""
+    usable = [candidate for candidate in candidates if _is_usable(candidate, by_metric=False)]
+    if not usable:
+        return None
+    scale, _ = _loss_scale(usable, prior)
+    best = scale.order()[0]
+    low, high = scale.interval(best)
+    return Leader(hyperparameters=usable[best].hyperparameters, val_loss=scale.mean(best), val_loss_low=low, val_loss_high=high)
 
 
 def in_race(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> tuple[int, ...]:

@@ -39,7 +39,10 @@ def explain(options: OutputOptions, topic: OptionalTopic = None) -> None:
         raise InputError(f"there is no topic {printable(abridged(topic, LONGEST_SHOWN))!r}; {meant}")
     found = TOPICS[name]
     if options.json:
-        console.document({"topic": found.name, "title": found.title, "text": found.text()})
+        from hptune.cli.schemas import DOCUMENTS
+
+        schemas = {document: schema for document, (_, schema) in DOCUMENTS.items()} if name == "json" else {}
+        console.document({"topic": found.name, "title": found.title, "text": found.text(), "schemas": schemas})
         return
     console.say(f"{found.name}: {found.title}", "bold")
     console.say()

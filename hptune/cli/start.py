@@ -78,9 +78,9 @@ def check(options: RunOptions, config: OptionalConfig = None, schema: Schema = F
         return
     if isinstance(found, Outline):
         _show_outline(found, console)
-        return
-    _show(found, console)
-    console.verbatim(words.next_commands([["run", str(config), *options.repeated()]]))
+    else:
+        _show(found, console)
+    console.verbatim(words.next_commands([["check" if no_code else "run", str(config), *options.repeated()]]))
 
 
 def _show_outline(found: Outline, console: Console) -> None:

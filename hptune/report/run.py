@@ -88,6 +88,12 @@ class Run:
         return tuple(stage.conclusion for stage in self.stages if stage.counts and stage.conclusion is not None)
 
     @property
+    def ahead(self) -> tuple[str, ...]:
+        """Stages of the config after the latest one begun; what a budget passed over lies before it."""
+        begun = max((STAGES.index(stage.name) for stage in self.stages if stage.name in STAGES), default=-1)
+        return tuple(name for name in _missing(self.stages, self.loaded) if STAGES.index(name) > begun)
+
+    @property
     def charts(self) -> dict[str, Chart]:
         """The report's charts by the names of their figures, e.g. `weight_decay`, as altair objects: they draw themselves in a notebook."""
         from hptune.report.charts import make_figures
@@ -239,9 +245,13 @@ def _stage_notes(stages: Sequence[StageResult], task: Task | None) -> list[str]:
 
 def _not_run(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> list[str]:
     """A full training alone has no stages; for any other run, say what the config has besides."""
-    planned = {stage.name for stage in stages}
-    missing = [name for name in STAGES if loaded is not None and getattr(loaded.experiment.stages, name) and name not in planned]
+    missing = _missing(stages, loaded)
     return [f"not run yet, or passed over since the budget was spent: {', '.join(missing)}"] if stages and missing else []
+
+
+def _missing(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> tuple[str, ...]:
+    planned = {stage.name for stage in stages}
+    return tuple(name for name in STAGES if loaded is not None and getattr(loaded.experiment.stages, name) and name not in planned)
 
 
 def _read_curve(path: Path) -> pd.DataFrame:
