@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 import numpy as np
@@ -31,7 +32,7 @@ def timm(settings: Settings) -> str:
     notes = [WHERE.format(model=" and MODEL" if settings.model.name is None else "; --model is the search's name, which timm may not know")]
     ours = tabulate(s, steps=len(rates), lr=h.lr, momentum=h.momentum, momentum_min=h.momentum_min).lr
     near = float(np.max(np.abs(rates - ours))) / h.lr
-    notes.append(f"The LR is within {_percent(near)} of the maximum of the search's at every one of {len(rates)} steps.")
+    notes.append(f"The LR is within {_percent(near)} of the maximum of the search's schedule at every one of {len(rates)} steps.")
     if epochs != settings.epochs:
         notes.append(f"timm counts whole epochs: {settings.epochs:g} became {epochs}.")
     if s.kind == "one_cycle" and h.momentum_min != h.momentum:
@@ -76,7 +77,9 @@ def _optimizer(settings: Settings) -> list[str]:
 def _schedule(settings: Settings) -> tuple[list[str], Values, int]:
     """The schedule in timm's arguments, the learning rates it has at each step, and the epochs of the whole training."""
     h, s = settings.hyperparameters, settings.schedule
-    epochs, per_epoch = max(1, round(settings.epochs)), settings.steps_in(1)
+    pieces = settings.accumulation
+    batches = settings.train_samples // (h.batch_size // pieces)
+    epochs, per_epoch = max(1, round(settings.epochs)), max(1, math.ceil(batches / pieces))  # an epoch's last update may be of fewer pieces
     if s.kind == "one_cycle":
         words, rates = _one_cycle(settings, epochs, per_epoch)
         return words, rates, epochs

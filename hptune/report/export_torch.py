@@ -23,7 +23,7 @@ def train(model, dataset, device="cpu", steps=None):
 {backward}{update}
         scheduler.step()
         if step % max(1, steps // 10) == 0 or step == steps - 1:
-            print(f"step {{step + 1}}/{{steps}}  loss {{loss.item():.4f}}")
+            print(f"step {{step + 1}}/{{steps}}  loss {{{shown}.item():.4f}}")
     return model
 
 
@@ -33,6 +33,7 @@ if __name__ == "__main__":
 '''
 
 PIECES = """\
+        total = torch.zeros((), device=device)
         for piece, target in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH)):
 """
 
@@ -51,6 +52,7 @@ def pytorch(settings: Settings) -> str:
         scaler="\n    scaler = torch.amp.GradScaler(device)" if scaled else "",
         backward=_backward(settings),
         update=_clip(settings) + (SCALED_UPDATE if scaled else "\n        optimizer.step()"),
+        shown="loss" if settings.accumulation == 1 else "total",
         seed=settings.seed,
     )
     return definitions(settings, "import itertools") + loop
@@ -72,4 +74,4 @@ def _backward(settings: Settings) -> str:
         dtype = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}[precision]
         compute = f"with torch.autocast(device, {dtype}):\n    {compute}"
     lines = f"{compute}\n{'scaler.scale(loss).backward()' if precision == 'fp16' else 'loss.backward()'}"
-    return indent(lines, " " * 8) if pieces == 1 else PIECES + indent(lines, " " * 12)
+    return indent(lines, " " * 8) if pieces == 1 else PIECES + indent(f"{lines}\ntotal += loss.detach()", " " * 12)

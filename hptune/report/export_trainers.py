@@ -119,8 +119,8 @@ class Recommended(Callback):
         self.overflowed = False
 
     def after_batch(self):
-        if self.scheduler.last_epoch >= self.steps:
-            raise CancelTrainException()
+        if self.scheduler.last_epoch >= self.steps and self.iter + 1 < self.n_iter:
+            raise CancelTrainException()  # ends the epoch here, and goes on to its validation
 
 
 def fit(learn, steps=None):

@@ -204,6 +204,7 @@ def test_a_run_that_is_not_confirmed_says_so_in_every_export(tmp_path: Path) -> 
 
 
 def test_the_users_own_parts_are_named_without_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").touch()
     model = {"target": str(tmp_path / "mine.py:Net"), "args": {"width": 3}}
     folder = fabricate(tmp_path / "run", only=["lr_range"], model=model, loss={"target": str(tmp_path / "mine.py:loss")})
     for to in TARGETS:
