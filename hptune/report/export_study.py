@@ -25,9 +25,9 @@ DISTRIBUTIONS = {{
 {distributions}}}
 RECOMMENDED = {recommended}
 
-# state, {value}, parameters ({names}{and_more}), notes
 NAMES = {names!r}
 NOTES = {notes!r}
+# state, {value}, parameters (NAMES), those of key sweeps, notes (NOTES)
 TRIALS = [
 {trials}]
 
@@ -54,7 +54,9 @@ def make_study(name={name!r}, **keywords):
 
 if __name__ == "__main__":
     study = make_study()
-    print(f"{{len(TRIALS)}} trials, best {value} {{study.best_value:.4g}} at {{study.best_params}}")
+    print(f"{{len(TRIALS)}} trials of the search")
+    if any(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials):
+        print(f"Best {value}: {{study.best_value:.4g}} at {{study.best_params}}")
     print(f"The next trial is the recommendation: {{RECOMMENDED}}")
 '''
 
@@ -78,7 +80,8 @@ def optuna(run: Run, settings: Settings) -> str:
     by_metric, larger = knowledge.rank_by == "metric", knowledge.larger_is_better
     value = "metric" if by_metric else "validation loss"
     notes = [
-        "`python FILE` makes the study in memory and shows its best; make_study(storage=...) keeps it. FILE must not be named optuna.py.",
+        "`python FILE` makes the study in memory and shows its best; make_study(storage=...) keeps it "
+        "(a JournalStorage takes thousands of trials in seconds, SQLite in minutes). FILE must not be named optuna.py.",
         "Short and full-length trials are in one study: their values are comparable only at equal `steps`.",
         "Diverged trials are PRUNED: they tell a sampler to stay away.",
         *([f"{left_out} trials are left out: LR range tests, and what was run before the config was changed."] if left_out else []),
@@ -91,7 +94,6 @@ def optuna(run: Run, settings: Settings) -> str:
         name=run.name,
         names=NAMES,
         notes=NOTES,
-        and_more="; those of key sweeps" if choices else "",
         value=value,
         direction="maximize" if by_metric and larger else "minimize",
         distributions="".join(f"    {name!r}: {text},\n" for name, text in space.items()),

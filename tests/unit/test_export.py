@@ -219,3 +219,11 @@ def test_the_users_own_parts_are_named_without_their_folders(tmp_path: Path) -> 
 def test_a_batch_is_accumulated_in_equal_pieces_no_larger_than_the_searchs(size: int, micro: int | None, pieces: int) -> None:
     settings = replace(SETTINGS, hyperparameters=H.but(batch_size=size), numerics=Numerics(micro_batch=micro))
     assert settings.accumulation == pieces
+
+
+def test_the_study_of_a_search_without_a_completed_trial_runs_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    run = report.load(fabricate(tmp_path / "run", only=["lr_range"]))
+    ramps = tuple(r for r in run.records if r.spec.schedule.kind == "ramp")
+    exec(compile(export(replace(run, records=ramps), "optuna"), "study", "exec"), {"__name__": "__main__"})
+    assert "0 trials of the search\nThe next trial is the recommendation" in capsys.readouterr().out
