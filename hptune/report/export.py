@@ -8,8 +8,9 @@ from collections.abc import Callable
 from hptune.errors import InputError
 from hptune.report.export_settings import settings_of
 from hptune.report.export_study import optuna
-from hptune.report.export_tools import fastai, timm
-from hptune.report.export_torch import huggingface, lightning, pytorch
+from hptune.report.export_timm import timm
+from hptune.report.export_torch import pytorch
+from hptune.report.export_trainers import fastai, huggingface, lightning
 from hptune.report.run import Run
 
 _TORCH_LIKE = {"pytorch": pytorch, "lightning": lightning, "fastai": fastai, "huggingface": huggingface, "timm": timm}

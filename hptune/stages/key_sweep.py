@@ -30,7 +30,7 @@ class KeySweep:
 
     def conclude(self, knowledge: Knowledge, done: Sequence[TrialRecord]) -> Conclusion:
         """Choose the value with the lowest loss; one shown to be better than the config's own is offered (`detail["gain"]`)."""
-        values = {contender(_run(knowledge, variant)): variant["value"] for variant in knowledge.settings["variants"]}
+        values = swept_values(knowledge)
         column = self.name.rpartition(".")[2]
         ranking = ranked(knowledge, done, lambda spec: ((column, values[contender(spec)]),))
         if ranking.best is None:
@@ -42,6 +42,11 @@ class KeySweep:
             detail |= {"own": dict(own.values)[column], "gain": {"ratio": gain.ratio, "low": gain.low, "high": gain.high}}
             sentence += f"; shown to be better than the config's own {format_number(detail['own'])}"
         return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
+
+
+def swept_values(k: Knowledge) -> dict[TrialSpec, Any]:
+    """The value of the key that each candidate of the sweep stands for; empty where `k` is another stage's."""
+    return {contender(_run(k, variant)): variant["value"] for variant in k.settings.get("variants", ())}
 
 
 def _own_value(k: Knowledge) -> Any:

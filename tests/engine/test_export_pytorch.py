@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hptune.config.schema import Model, Optimizer
+from hptune.config.schema import Loss, Model, Optimizer
+from hptune.engine.losses import build_loss
 from hptune.engine.update import Updater
 from hptune.report.export_settings import Settings
 from hptune.report.export_torch import pytorch
@@ -29,6 +31,7 @@ SETTINGS = Settings(
     numerics=Numerics(),
     seed=0,
     header=(),
+    loss=Loss(),
 )
 STEPS = 24  # 4 epochs of 6 full batches
 SCHEDULES = [
@@ -59,7 +62,7 @@ def net() -> nn.Module:
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_rate_and_momentum_are_ours_at_every_step(name: Any, schedule: Schedule, steps: int) -> None:
     exported = snippet(replace(SETTINGS, optimizer=Optimizer(name=name), schedule=schedule))
-    assert exported["STEPS"] == STEPS
+    assert exported["steps_for"](range(200)) == STEPS
     optimizer = exported["make_optimizer"](net())
     scheduler = exported["make_scheduler"](optimizer, steps)
     rates, momenta = [], []
@@ -88,7 +91,7 @@ def test_training_with_it_gives_the_parameters_of_the_search(optimizer: Optimize
     exported = snippet(replace(SETTINGS, optimizer=optimizer, schedule=schedule))
     theirs, ours = net(), net()
     torch_optimizer = exported["make_optimizer"](theirs)
-    scheduler = exported["make_scheduler"](torch_optimizer)
+    scheduler = exported["make_scheduler"](torch_optimizer, STEPS)
     updater = Updater(ours, optimizer)
     table = tabulate(schedule, steps=STEPS, lr=H.lr, momentum=H.momentum, momentum_min=H.momentum_min)
     for step in range(STEPS):
@@ -104,23 +107,56 @@ def test_training_with_it_gives_the_parameters_of_the_search(optimizer: Optimize
 
 
 @pytest.mark.parametrize("optimizer", [Optimizer(gradient_clip=0.5), Optimizer(name="adamw")])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_its_training_loop_runs_its_steps_and_learns(optimizer: Optimizer, precision: Any) -> None:
+@pytest.mark.parametrize("numerics", [Numerics(), Numerics(precision="bf16"), Numerics(precision="fp16"), Numerics(micro_batch=8)])
+def test_its_training_loop_runs_its_steps_and_learns(optimizer: Optimizer, numerics: Numerics, capsys: pytest.CaptureFixture[str]) -> None:
     lr = 0.1 if optimizer.name == "adamw" else 0.25
-    exported = snippet(replace(SETTINGS, hyperparameters=H.but(lr=lr), optimizer=optimizer, numerics=Numerics(precision=precision)))
+    exported = snippet(replace(SETTINGS, hyperparameters=H.but(lr=lr), optimizer=optimizer, numerics=numerics))
     torch.manual_seed(1)
     x = torch.randn(200, 5)
-    y = (x[:, 0] > 0).long()
-    model, seen = net(), []
+    data = torch.utils.data.TensorDataset(x, (x[:, 0] > 0).long())
+    steps = []
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: steps.append(optimizer.param_groups[0]["lr"]))
+    exported["train"](net(), data)
+    handle.remove()
+    assert len(steps) == STEPS
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert 0.5 < losses[0] < 2
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_an_update_that_fp16_skips_holds_the_schedule_back_and_is_made_up_for() -> None:
+    exported = snippet(replace(SETTINGS, numerics=Numerics(precision="fp16")))
+    calls, rates = [], []
 
     def loss_function(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(len(rates))
         loss = nn.functional.cross_entropy(output, target)
-        seen.append(float(loss.detach()))
-        return loss
+        return loss * torch.inf if len(calls) in (3, 4, 9) else loss
 
-    exported["train"](model, loss_function, torch.utils.data.TensorDataset(x, y))
-    assert len(seen) == STEPS
-    assert sum(seen[-3:]) < 0.5 * sum(seen[:3])
+    exported["loss_function"] = loss_function
+    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    exported["train"](net(), torch.utils.data.TensorDataset(torch.randn(200, 5), torch.zeros(200, dtype=torch.long)))
+    handle.remove()
+    table = tabulate(Schedule(), steps=STEPS, lr=H.lr, momentum=H.momentum, momentum_min=H.momentum_min)
+    np.testing.assert_allclose(rates, table.lr, rtol=1e-9)
+    assert len(calls) == STEPS + 3
+
+
+@pytest.mark.parametrize("name", ["mse", "l1", "smooth_l1", "bce_with_logits", "cross_entropy"])
+def test_the_stand_ins_fit_the_loss_of_the_search(name: str) -> None:
+    args = {"cross_entropy": {"label_smoothing": 0.1}, "smooth_l1": {"beta": 0.5}}.get(name, {})
+    exported = snippet(replace(SETTINGS, loss=Loss(name=name, args=args), epochs=1.0))
+    exported["train"](exported["make_model"](), exported["make_dataset"]())
+    output, target = torch.tensor([[0.3], [2.0]]), torch.tensor([1.0, 0.0])
+    if name == "cross_entropy":
+        output, target = torch.tensor([[0.3, 0.1], [2.0, 1.0]]), torch.tensor([1, 0])
+    torch.testing.assert_close(exported["loss_function"](output, target), build_loss(Loss(name=name, args=args))(output, target))
+
+
+def test_data_smaller_than_a_batch_is_refused_instead_of_waited_for() -> None:
+    exported = snippet(SETTINGS)
+    with pytest.raises(ValueError, match="the 31 training samples are fewer than a batch of 32"):
+        exported["train"](net(), torch.utils.data.TensorDataset(torch.randn(31, 5), torch.zeros(31, dtype=torch.long)))
 
 
 def test_frozen_parameters_stay_out_of_the_optimizer() -> None:
