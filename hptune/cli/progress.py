@@ -36,14 +36,14 @@ class Tracker:
     began: float = 0.0
     knowledge: Knowledge | None = None
     records: list[TrialRecord] = field(default_factory=list)
-    _best: tuple[int, Leader | None] = (0, None)  # of so many records
+    _best: tuple[tuple[str, int], Leader | None] = (("", 0), None)  # of a stage with so many records
 
     def take(self, event: Event, now: float) -> None:
         """Follow one event that happened at `now` (seconds of any clock that never goes back)."""
         match event:
             case StageStarted():
                 self.stage, self.planned, self.known, self.done, self.began = event.stage, 0, 0, 0, now
-                self.knowledge, self.records, self._best = event.knowledge, [], (0, None)
+                self.knowledge, self.records = event.knowledge, []
             case RoundPlanned():
                 self.planned += event.trials
                 self.known += len(event.known)
@@ -64,8 +64,9 @@ class Tracker:
     def best(self) -> Leader | None:
         """The best candidate of the stage so far; a terminal asks for it twice a second, and it is worked out anew after each trial."""
         records = tuple(self.records)
-        if self.knowledge is not None and self._best[0] != len(records):
-            self._best = len(records), leading(self.knowledge, records)
+        now = self.stage, len(records)
+        if self.knowledge is not None and self._best[0] != now:
+            self._best = now, leading(self.knowledge, records)
         return self._best[1]
 
     def tried(self, record: TrialRecord) -> str:

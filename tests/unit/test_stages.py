@@ -846,6 +846,7 @@ def test_any_other_key_is_offered_where_it_is_better_than_the_configs_own(own: f
     conclusion = stage.conclude(k, go(stage, k, train)[0])
     assert ("own" in conclusion.detail) is shown
     assert ("better than the config's own 1.3" in conclusion.sentence) is shown
+    assert "; the 2 others shown to be worse" in conclusion.sentence
     found = recommend([conclusion], baseline=START, to=knowledge().longer(5.0), epochs={0: 10.0})
     assert found is None, "a sweep alone recommends nothing"
     lr = replace(conclusion, stage="lr_range", detail={})
