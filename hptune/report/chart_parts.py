@@ -1,0 +1,75 @@
+"""What all charts share: their look, their colours, their scales and their tooltips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+WIDTH, HEIGHT = 560, 300  # of a figure, in pixels
+ACCENT, BLUE, RED, OCHRE, GREY = "#0a7d6c", "#4a7ab5", "#c4552d", "#a57c1b", "#7d848d"
+"""Every colour stands out from white and from the report's dark ground alike, by three to one at least."""
+VERDICTS = {"best": ACCENT, "tied": BLUE, "worse": RED}
+PARTS = {"validation": ACCENT, "training": OCHRE}
+WIDE_SPREAD = 4.0  # highest over lowest loss: more is drawn on a logarithmic scale
+NUMBER = ".4~g"  # d3's format of a number at an axis
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.ConcatChart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A chart with its file name, its title and a sentence on how to read it; a `wide` one needs a row of its own."""
+
+    name: str
+    title: str
+    caption: str
+    chart: Chart
+    wide: bool = False
+
+
+def styled(chart: Chart) -> Chart:
+    """Set the common look."""
+    look = chart.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal", titlePadding=8, gridOpacity=0.35)
+    look = look.configure_legend(orient="bottom", labelFontSize=12, titleFontSize=12, titleFontWeight="normal", symbolOpacity=1)
+    styled_chart: Chart = look.configure_title(fontSize=15, anchor="start", offset=12).configure_view(stroke=None)
+    return styled_chart
+
+
+def tooltip(*fields: str) -> list[alt.Tooltip]:
+    """Tooltips of `field` (text or a whole number) or `field:format` (a number)."""
+    parts = [field.partition(":") for field in fields]
+    return [
+        alt.Tooltip(f"{name}:Q", format=form, title=_spelt(name)) if form else alt.Tooltip(f"{name}:N", title=_spelt(name))
+        for name, _, form in parts
+    ]
+
+
+def colors(palette: dict[str, str]) -> alt.Scale:
+    """A colour for each word."""
+    return alt.Scale(domain=list(palette), range=list(palette.values()))
+
+
+def loss_scale(values: pd.Series, *, limit: float | None = None, wide_spread: float = WIDE_SPREAD) -> alt.Scale:
+    """From a little below the lowest loss to a little above the highest, or above `limit`; logarithmic where losses are far apart."""
+    low, high = float(values.min()), float(values.max()) if limit is None else limit
+    if low > 0 and high / low > wide_spread:
+        margin = (high / low) ** 0.05
+        return alt.Scale(type="log", domain=[low / margin, high * margin], nice=False)
+    gap = 0.05 * (high - low) or abs(low) * 0.05 or 1.0
+    return alt.Scale(domain=[low - gap, high + gap], nice=False)
+
+
+def loss_axis(**more: Any) -> alt.Axis:
+    """Few ticks, in the shortest form."""
+    return alt.Axis(format=NUMBER, tickCount=5, **more)
+
+
+def stroke_legend(**more: Any) -> alt.Legend:
+    """A legend that shows lines as lines, dashed ones dashed."""
+    return alt.Legend(symbolType="stroke", symbolSize=350, symbolStrokeWidth=2, symbolFillColor="transparent", **more)
+
+
+def _spelt(name: str) -> str:
+    return name.replace("_", " ")
