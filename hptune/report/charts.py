@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -56,7 +57,13 @@ def stage_figures(stage: StageResult) -> list[Figure]:
     if conclusion is None:
         return []
     makers: list[Callable[[StageResult, Conclusion], Figure | None]] = [_range_test, gain_figure, _sweep, shorter_figure, _curves]
-    return [figure for make in makers if (figure := make(stage, conclusion)) is not None]
+    return _in_pairs([figure for make in makers if (figure := make(stage, conclusion)) is not None])
+
+
+def _in_pairs(figures: list[Figure]) -> list[Figure]:
+    """Two figures share a row; one that is left over has it alone."""
+    narrow = [i for i, figure in enumerate(figures) if not figure.wide]
+    return [replace(figure, wide=True) if len(narrow) % 2 and i == narrow[-1] else figure for i, figure in enumerate(figures)]
 
 
 def cost_figure(run: Run) -> Figure | None:
@@ -64,9 +71,9 @@ def cost_figure(run: Run) -> Figure | None:
     data = frames.cost_frame(run)
     if data.empty:
         return None
-    data["says"] = [f"{row.trials} trial{'s' * (row.trials != 1)}, {row.seconds:.3g} s" for row in data.itertuples()]
+    data["says"] = [f"{row.seconds:.3g} s" for row in data.itertuples()]
     data["stage"] = [title_of(name) for name in data["stage"]]
-    room = alt.Scale(domain=[0, float(data["short_runs"].max()) * 1.25 or 1.0], nice=False)  # for the words behind the longest bar
+    room = alt.Scale(domain=[0, float(data["short_runs"].max()) * 1.2 or 1.0], nice=False)  # for the words behind the longest bar
     bars = alt.Chart(data).encode(
         y=alt.Y("stage:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
         x=alt.X("short_runs:Q", scale=room, axis=alt.Axis(tickCount=6, format=NUMBER), title="short-run equivalents"),
@@ -76,7 +83,7 @@ def cost_figure(run: Run) -> Figure | None:
     return Figure(
         name="cost",
         title="Cost by stage",
-        caption="One short-run equivalent is the compute of one short run at the baseline; seconds are summed over workers.",
+        caption="One short-run equivalent is the compute of one short run at the baseline; the seconds, summed over workers, stand at the bars.",
         chart=chart.properties(width=WIDTH, height=30 * len(data)),
         wide=True,
     )
@@ -247,5 +254,4 @@ def _curves(stage: StageResult, conclusion: Conclusion) -> Figure | None:
         + (f" The clue: {', '.join(sorted(clues))}." if clues else "")
         + frames.missing_seeds(seeds),
         chart=alt.layer(base.mark_line(), points).properties(width=WIDTH, height=HEIGHT),
-        wide=several,
     )

@@ -15,7 +15,7 @@ from hptune.analysis.wording import format_number
 from hptune.report import frames
 from hptune.report.frames import cost_frame
 from hptune.report.run import Run, StageResult
-from hptune.report.tables import RECOMMENDATION_COLUMNS, Cell, Rows, format_cell, recommendation_rows
+from hptune.report.tables import Cell, Rows, format_cell, recommendation_rows
 from hptune.report.titles import HYPERPARAMETERS, title_of
 from hptune.report.trial_data import best_rows
 
@@ -45,20 +45,25 @@ def table(columns: Sequence[str], rows: Rows, *, left_out: str = "") -> Table:
 
 
 def recommendation_table(run: Run) -> Table | None:
-    """What to train with and why; a changed value is stressed. None without a recommendation."""
+    """What to train with, and the stage each value comes from; a changed value is stressed. None without a recommendation."""
     if run.recommendation is None:
         return None
     rows = recommendation_rows(run.recommendation, run.conclusions)
-    titles = dict(zip(RECOMMENDATION_COLUMNS, ("hyper-parameter", "baseline", "recommended", "from", "finding"), strict=True))
+    known = {stage.name: title_of(stage.name).lower() for stage in run.stages}
     shown: Rows = []
     for row in rows:
         changed = row["baseline"] is not None and row["baseline"] != row["recommended"]
-        cells: dict[str, Cell] = {titles[name]: row[name] for name in RECOMMENDATION_COLUMNS}
         name, source = str(row["hyperparameter"]), str(row["source"])
-        known = {stage.name: title_of(stage.name).lower() for stage in run.stages}
-        words: dict[str, Cell] = {"hyper-parameter": HYPERPARAMETERS.get(name, name), "from": known.get(source, source)}
-        shown.append({**cells, **words, "": MARK if changed else None})
-    return table(("", *titles.values()), shown)
+        shown.append(
+            {
+                "": MARK if changed else None,
+                "hyper-parameter": HYPERPARAMETERS.get(name, name),
+                "baseline": row["baseline"],
+                "recommended": row["recommended"],
+                "from": known.get(source, source),
+            }
+        )
+    return table(("", "hyper-parameter", "baseline", "recommended", "from"), shown)
 
 
 def stage_table(stage: StageResult, metric: str) -> Table:
@@ -130,8 +135,8 @@ def _stage_row(rank: int, row: Row, metric: str) -> dict[str, Cell]:
 
 def _swept(name: str) -> str:
     """The column of a swept value: with quotes where a result's column could have that name."""
-    text = HYPERPARAMETERS.get(name, name.replace("_", " "))
-    return text if name in HYPERPARAMETERS or name in ("candidate", "timescale_epochs") else f"“{text}”"
+    own = {**HYPERPARAMETERS, "candidate": "candidate", "timescale_epochs": "forgets over, epochs"}
+    return own.get(name, f"“{name}”")
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:

@@ -84,12 +84,16 @@ def verdict(recommendation: Recommendation) -> str:
 
 
 def gain_text(recommendation: Recommendation) -> str:
-    """The measured ratio of validation losses with its interval; empty where there is none."""
+    """The measured change of the validation loss with its interval; empty where there is none."""
     gain = recommendation.gain or {}
     ratio, low, high = (gain.get(key, math.nan) for key in ("ratio", "low", "high"))
     if not math.isfinite(ratio):
         return ""
-    change = f"{abs(1 - ratio):.1%} {'lower' if ratio < 1 else 'higher'} validation loss"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return f"{change}, no interval can be given"
-    return f"{change}, 95 % interval of the ratio [{low:.3f}, {high:.3f}]"
+        return f"validation loss {change(ratio)}, no interval can be given"
+    return f"validation loss {change(ratio)}, 95 % interval {change(high)} to {change(low)}"
+
+
+def change(ratio: float) -> str:
+    """A ratio of losses as a change in per cent."""
+    return f"{abs(1 - ratio):.1%} {'lower' if ratio <= 1 else 'higher'}".replace("%", " %")

@@ -11,6 +11,7 @@ from hptune.analysis.wording import format_number
 from hptune.report.frames import is_number, with_curves
 from hptune.report.run import Run
 from hptune.report.tables import Cell, Rows, trial_rows
+from hptune.report.titles import title_of
 from hptune.trial import TrialRecord
 
 ROWS = 20_000  # trials on the page, at most
@@ -43,13 +44,14 @@ COLUMNS = {
     "error": "error",
     "trial_id": "id",
 }
+ON_PAPER = ("number", "stage", "repetition", "lr", "batch_size", "momentum", "weight_decay", "val_loss", "metric", "train_loss", "clue", "status")
 SAID_ONCE = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay", "status", "schedule", "device", "clue")
 
 
 def trial_data(run: Run) -> dict[str, Any]:
     """The first `ROWS` trials in journal order.
 
-    `columns`: of {title, numeric, values}, where text columns have `texts` and their `values` number them. By row: `names`, in a few
+    `columns`: of {title, numeric, paper, values}, `paper` for those that are printed, where text columns have `texts` and their `values` number them. By row: `names`, in a few
     words; `clues`, sentences or None; `curves`, [epochs, training losses, validation losses] or None, all thinned to the `points` at
     most. `same`: what is the same in all trials and so has no column; `chosen`: the rows whose curves are shown at first.
     """
@@ -60,7 +62,11 @@ def trial_data(run: Run) -> dict[str, Any]:
     clues = [clue(record) for record in records]
     return {
         "rows": len(rows),
-        "columns": [_column(title, [row[name] for row in rows]) for name, title in COLUMNS.items() if _varies(name, rows)],
+        "columns": [
+            {"title": title, "paper": name in ON_PAPER, **_values([row[name] for row in rows])}
+            for name, title in COLUMNS.items()
+            if _varies(name, rows)
+        ],
         "same": _same(rows),
         "names": [_name(record) for record in records],
         "clues": [f"Clue: {found.word}, {found.sentence}." if found else None for found in clues],
@@ -87,7 +93,7 @@ def best_rows(run: Run, count: int) -> tuple[tuple[str, ...], Rows]:
 
 def _rows(run: Run, records: Sequence[TrialRecord]) -> Rows:
     clues = ((found.word if (found := clue(record)) else None) for record in records)
-    return [{**row, "number": i, "clue": word} for i, (row, word) in enumerate(zip(trial_rows(run), clues, strict=False), start=1)]
+    return [{**row, "number": i, "clue": word, "stage": title_of(str(row["stage"])) if row["stage"] else None} for i, (row, word) in enumerate(zip(trial_rows(run), clues, strict=False), start=1)]
 
 
 def _varies(name: str, rows: Rows) -> bool:
@@ -108,13 +114,12 @@ def _word(value: Cell) -> str:
     return "" if value is None else format_number(value)
 
 
-def _column(title: str, values: list[Cell]) -> dict[str, Any]:
+def _values(values: list[Cell]) -> dict[str, Any]:
     if all(isinstance(value, int | float | None) for value in values):
-        return {"title": title, "numeric": True, "values": [_rounded(value) for value in values]}
+        return {"numeric": True, "values": [_rounded(value) for value in values]}
     texts = list(dict.fromkeys(str(value) for value in values if value is not None))
     place = {text: i for i, text in enumerate(texts)}
     return {
-        "title": title,
         "numeric": False,
         "texts": [*texts, None],
         "values": [len(texts) if value is None else place[str(value)] for value in values],

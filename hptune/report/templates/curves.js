@@ -26,7 +26,7 @@ function curveSpec(points, names, scale, look) {
     color: { field: "trial", type: "nominal", legend: null, scale: { domain: names, range: COLORS } },
     strokeDash: {
       field: "part", type: "nominal", title: null, scale: { domain: ["validation", "training"], range: [[1, 0], [5, 4]] },
-      legend: { symbolType: "stroke", symbolSize: 350, symbolStrokeWidth: 2, symbolStrokeColor: "#7d848d" },
+      legend: { symbolType: "stroke", symbolSize: 350, symbolStrokeWidth: 2, symbolStrokeColor: "#7d848d", symbolFillColor: "transparent" },
     },
   };
   const tooltip = [

@@ -32,6 +32,10 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+function classOf(column) {
+  return [column.numeric ? "number" : "", column.paper ? "" : "screen-only"].join(" ").trim();
+}
+
 /** Fills `#trial-table`; `chosen` is a Set of rows, and `onChoice` is called when it has changed. */
 function showTrials(data, chosen, onChoice) {
   const columns = columnsOf(data);
@@ -46,7 +50,7 @@ function showTrials(data, chosen, onChoice) {
 
   const heads = columns.map((column) => {
     const button = element("button", { type: "button", textContent: column.title });
-    const head = element("th", { scope: "col", className: column.numeric ? "number" : "" }, button);
+    const head = element("th", { scope: "col", className: classOf(column) }, button);
     button.addEventListener("click", () => {
       const rising = head.getAttribute("aria-sort") !== "ascending";
       for (const other of heads) other.removeAttribute("aria-sort");
@@ -56,7 +60,7 @@ function showTrials(data, chosen, onChoice) {
     });
     return head;
   });
-  table.tHead.append(element("tr", {}, element("th", { scope: "col", textContent: "curve" }), ...heads));
+  table.tHead.append(element("tr", {}, element("th", { scope: "col", className: "screen-only", textContent: "curve" }), ...heads));
 
   const tableRow = (row) => {
     const box = element("input", { type: "checkbox", checked: chosen.has(row), disabled: !data.curves[row] });
@@ -68,9 +72,9 @@ function showTrials(data, chosen, onChoice) {
     });
     const cells = columns.map((column) => {
       const text = shown(column.value(row));
-      return element("td", { textContent: text, title: text.length > 40 ? text : "", className: column.numeric ? "number" : "" });
+      return element("td", { textContent: text, title: text.length > 40 ? text : "", className: classOf(column) });
     });
-    return element("tr", { className: chosen.has(row) ? "chosen" : "" }, element("td", {}, box), ...cells);
+    return element("tr", { className: chosen.has(row) ? "chosen" : "" }, element("td", { className: "screen-only" }, box), ...cells);
   };
   const showPage = (size = PAGE) => {
     const page = rows.slice(first, first + size);
