@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +33,13 @@ class Figure:
 
 def styled(chart: Chart) -> Chart:
     """Set the common look."""
-    look = chart.configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal", titlePadding=8, gridOpacity=0.35)
-    look = look.configure_legend(orient="bottom", labelFontSize=12, titleFontSize=12, titleFontWeight="normal", symbolOpacity=1)
-    styled_chart: Chart = look.configure_title(fontSize=15, anchor="start", offset=12).configure_view(stroke=None)
+    words = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    styled_chart: Chart = chart.configure(
+        axis=alt.AxisConfig(**{**words, "titleFontSize": 13}, titlePadding=8, gridOpacity=0.35),
+        legend=alt.LegendConfig(**words, orient="bottom", symbolOpacity=1),
+        title=alt.TitleConfig(fontSize=15, anchor="start", offset=12),
+        view=alt.ViewConfig(stroke=None),
+    )
     return styled_chart
 
 
@@ -54,11 +60,17 @@ def colors(palette: dict[str, str]) -> alt.Scale:
 def loss_scale(values: pd.Series, *, limit: float | None = None, wide_spread: float = WIDE_SPREAD) -> alt.Scale:
     """From a little below the lowest loss to a little above the highest, or above `limit`; logarithmic where losses are far apart."""
     low, high = float(values.min()), float(values.max()) if limit is None else limit
-    if low > 0 and high / low > wide_spread:
-        margin = (high / low) ** 0.05
-        return alt.Scale(type="log", domain=[low / margin, high * margin], nice=False)
+    if 0 < low * wide_spread < high:
+        return log_scale(low, high)
     gap = 0.05 * (high - low) or abs(low) * 0.05 or 1.0
     return alt.Scale(domain=[low - gap, high + gap], nice=False)
+
+
+def log_scale(low: float, high: float, margin: float = 0.05) -> alt.Scale:
+    """A logarithmic scale from `low` to `high` (positive, however far apart) and the share `margin` beyond on both sides."""
+    gap = margin * (math.log(high) - math.log(low))
+    ends = [max(math.log(low) - gap, math.log(sys.float_info.min)), min(math.log(high) + gap, math.log(sys.float_info.max))]
+    return alt.Scale(type="log", domain=[math.exp(end) for end in ends], nice=False)
 
 
 def loss_axis(**more: Any) -> alt.Axis:

@@ -8,7 +8,7 @@ import pandas as pd
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.report import frames_confirm
-from hptune.report.chart_parts import ACCENT, BLUE, GREY, HEIGHT, RED, WIDTH, Figure, loss_axis, loss_scale, tooltip
+from hptune.report.chart_parts import ACCENT, BLUE, GREY, HEIGHT, RED, WIDTH, Figure, log_scale, loss_axis, loss_scale, tooltip
 from hptune.report.run import StageResult
 
 
@@ -18,8 +18,7 @@ def gain_figure(stage: StageResult, conclusion: Conclusion) -> Figure | None:
     if data.empty:
         return None
     values = pd.concat([data["ratio"], data["low"], data["high"], pairs["ratio"], pd.Series([1.0])])
-    apart = float(values.max() / values.min()) ** 0.08
-    scale = alt.Scale(type="log", domain=[float(values.min()) / apart, float(values.max()) * apart], nice=False)
+    scale = log_scale(float(values.min()), float(values.max()), margin=0.08)
     ratio = alt.X("ratio:Q", scale=scale, title="loss, times the baseline's (left of 1: lower)", axis=loss_axis())
     where = alt.Y("part:N", sort=list(data["part"]), title=None, axis=alt.Axis(labelLimit=200))
     base = alt.Chart(data).encode(y=where, tooltip=tooltip("part", "ratio:.3g", "interval"))

@@ -14,11 +14,11 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     }
   });
 }
-if (document.getElementById("trials")) {
+{
   const data = read("trial-data");
   const chosen = new Set(data.chosen);
-  const curves = () => { if (window.vegaEmbed) showCurves(data, chosen, data.look, table.refresh); };
-  const table = showTrials(data, chosen, () => { curves(); });
+  const curves = () => showCurves(data, chosen, data.look, table.refresh);
+  const table = showTrials(data, chosen, curves);
   document.getElementById("curves-apart").addEventListener("change", curves);
   document.getElementById("curves-reset").addEventListener("click", () => {
     chosen.clear();

@@ -43,7 +43,8 @@ function showTrials(data, chosen, onChoice) {
   const say = document.getElementById("trial-count");
   const search = document.getElementById("trial-filter");
   const [back, on] = [document.getElementById("trial-back"), document.getElementById("trial-on")];
-  const texts = Array.from({ length: data.rows }, (_, row) => columns.map((column) => shown(column.value(row))).join(" ").toLowerCase());
+  const texts = Array.from({ length: data.rows }, (_, row) => 
+    [...columns.map((column) => shown(column.value(row))), data.same].join(" ").toLowerCase());
   let rows = texts.map((_, row) => row);
   let first = 0;
   let order = null;
