@@ -33,7 +33,7 @@ class Figure:
 
 def styled(chart: Chart) -> Chart:
     """Set the common look."""
-    words = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    words: dict[str, Any] = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     styled_chart: Chart = chart.configure(
         axis=alt.AxisConfig(**{**words, "titleFontSize": 13}, titlePadding=8, gridOpacity=0.35),
         legend=alt.LegendConfig(**words, orient="bottom", symbolOpacity=1),

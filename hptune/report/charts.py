@@ -83,7 +83,7 @@ def cost_figure(run: Run) -> Figure | None:
     return Figure(
         name="cost",
         title="Cost by stage",
-        caption="One short-run equivalent is the compute of one short run at the baseline; the seconds, summed over workers, stand at the bars.",
+        caption="One short-run equivalent is the compute of one short run at the baseline; at the bars: seconds, summed over workers.",
         chart=chart.properties(width=WIDTH, height=30 * len(data)),
         wide=True,
     )
@@ -98,8 +98,8 @@ def write_figures(run: Run, figures: Mapping[str, Sequence[Figure]]) -> None:
         else:
             write_atomic(run.layout.figure(figure.name), to_png(figure.chart.properties(title=figure.title)))
     if panels:
-        apart = alt.concat(*panels, columns=2, spacing=30).resolve_scale(color="independent").resolve_legend(color="independent", strokeDash="independent")
-        write_atomic(run.layout.figure("curves"), to_png(apart))
+        together = alt.concat(*panels, columns=2, spacing=30).resolve_scale(color="independent")
+        write_atomic(run.layout.figure("curves"), to_png(together.resolve_legend(color="independent", strokeDash="independent")))
 
 
 def to_png(chart: Chart) -> bytes:
@@ -182,7 +182,7 @@ def _sweep(stage: StageResult, conclusion: Conclusion) -> Figure | None:
     )
 
 
-def _sweep_chart(axis: frames.Axis, data: pd.DataFrame, seeds: pd.DataFrame) -> alt.LayerChart:
+def _sweep_chart(axis: frames.Axis, data: pd.DataFrame, seeds: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     """Interval, mean and every seed of each candidate; a mark where a loss lies beyond the chart."""
     across = "x" if axis.kind == "named" else "y"
     place, loss = _place(axis, data), _loss_channels(data, seeds, alt.X if axis.kind == "named" else alt.Y)

@@ -62,8 +62,9 @@ def range_frame(conclusion: Conclusion) -> pd.DataFrame:
 def candidate_frame(conclusion: Conclusion) -> pd.DataFrame:
     """One row a candidate with a finite loss, best first: its place on the axis, loss and interval, and what a tooltip says.
 
-    Columns label, value, val_loss, low, high, shown, beyond, verdict, chosen, seeds, settings, interval. `shown` is the loss, or the upper
-    limit of the chart where the loss lies beyond it: `beyond` then says the loss. `low` and `high` equal `shown` where there is no interval.
+    Columns label, value, val_loss, low, high, shown, beyond, verdict, chosen, seeds, settings, interval. `shown` is the loss, or the
+    upper limit of the chart where the loss lies beyond it: `beyond` then says the loss. `low` and `high` equal `shown` where there is no
+    interval.
     """
     usable = [row for row in conclusion.rows if math.isfinite(row.val_loss)][:SHOWN]
     limit = _limit(usable)

@@ -27,7 +27,8 @@ def gain_frame(conclusion: Conclusion) -> pd.DataFrame:
     if is_number(ratio) and ratio > 0:
         known = is_number(low) and is_number(high) and low > 0
         interval = f"[{low:.3g}, {high:.3g}]" if known else "none can be given"
-        rows.append({"part": VALIDATION, "ratio": ratio, "low": low if known else ratio, "high": high if known else ratio, "interval": interval})
+        low, high = (low, high) if known else (ratio, ratio)
+        rows.append({"part": VALIDATION, "ratio": ratio, "low": low, "high": high, "interval": interval})
         mine, other = test.get("recommended_loss", math.nan), test.get("baseline_loss", math.nan)
         if mine > 0 and other > 0:
             rows.append({"part": TEST, "ratio": mine / other, "low": mine / other, "high": mine / other, "interval": "not computed"})

@@ -159,7 +159,8 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     for title, part in (("search", cost[cost["stage"] != "confirm"]), ("confirmation", cost[cost["stage"] == "confirm"])):
         if part["trials"].sum():
             value = _duration(float(part["seconds"].sum()))
-            tiles.append((f"cost of the {title}", value, f"{part['trials'].sum():,} trials, {part['short_runs'].sum():.3g} short runs' worth"))
+            worth = f"{part['trials'].sum():,} trials, {part['short_runs'].sum():.3g} short runs' worth"
+            tiles.append((f"cost of the {title}", value, worth))
     return tiles
 
 

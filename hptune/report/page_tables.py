@@ -10,7 +10,6 @@ from typing import Any
 
 from hptune.analysis.diagnosis import clue
 from hptune.analysis.ranking import Row
-from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.report import frames
 from hptune.report.frames import cost_frame

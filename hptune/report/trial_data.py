@@ -44,16 +44,21 @@ COLUMNS = {
     "error": "error",
     "trial_id": "id",
 }
-ON_PAPER = ("number", "stage", "repetition", "lr", "batch_size", "momentum", "weight_decay", "val_loss", "metric", "train_loss", "clue", "status")
+SCREEN_ONLY = (
+    "momentum_min", "test_loss", "test_metric", "schedule", "steps", "samples_per_second", "seconds", "best_val_loss", "best_metric",
+    "device", "error", "trial_id",
+)  # fmt: skip
+"""Columns for which paper has no room."""
 SAID_ONCE = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay", "status", "schedule", "device", "clue")
 
 
 def trial_data(run: Run) -> dict[str, Any]:
     """The first `ROWS` trials in journal order.
 
-    `columns`: of {title, numeric, paper, values}, `paper` for those that are printed, where text columns have `texts` and their `values` number them. By row: `names`, in a few
-    words; `clues`, sentences or None; `curves`, [epochs, training losses, validation losses] or None, all thinned to the `points` at
-    most. `same`: what is the same in all trials and so has no column; `chosen`: the rows whose curves are shown at first.
+    `columns`: of {title, numeric, paper, values}, `paper` for those that are printed; text columns have `texts`, and their `values` number
+    them. By row: `names`, in a few words; `clues`, sentences or None; `curves`, [epochs, training losses, validation losses] or None,
+    all thinned to the `points` at most. `same`: what is the same in all trials and so has no column; `chosen`: the rows whose curves
+    are shown at first.
     """
     records = run.records[:ROWS]
     rows = _rows(run, records)
@@ -63,7 +68,7 @@ def trial_data(run: Run) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "columns": [
-            {"title": title, "paper": name in ON_PAPER, **_values([row[name] for row in rows])}
+            {"title": title, "paper": name not in SCREEN_ONLY, **_values([row[name] for row in rows])}
             for name, title in COLUMNS.items()
             if _varies(name, rows)
         ],
@@ -93,7 +98,11 @@ def best_rows(run: Run, count: int) -> tuple[tuple[str, ...], Rows]:
 
 def _rows(run: Run, records: Sequence[TrialRecord]) -> Rows:
     clues = ((found.word if (found := clue(record)) else None) for record in records)
-    return [{**row, "number": i, "clue": word, "stage": title_of(str(row["stage"])) if row["stage"] else None} for i, (row, word) in enumerate(zip(trial_rows(run), clues, strict=False), start=1)]
+    rows = trial_rows(run)[: len(records)]
+    return [
+        {**row, "number": i, "clue": word, "stage": title_of(str(row["stage"])) if row["stage"] else None}
+        for i, (row, word) in enumerate(zip(rows, clues, strict=True), start=1)
+    ]
 
 
 def _varies(name: str, rows: Rows) -> bool:

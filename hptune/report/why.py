@@ -49,7 +49,7 @@ def _searched(run: Run, confirm: StageResult | None) -> str:
     if confirm is None or confirm.conclusion is None:
         return f"{text}; no training at full length has checked the outcome yet."
     seeds = max((row.seeds for row in confirm.conclusion.rows), default=0)
-    return f"{text}; the outcome was then trained at full length beside the baseline, on {_count(seeds, 'fresh seed')} that no step had seen."
+    return f"{text}; the outcome was then trained at full length beside the baseline, on {_count(seeds, 'seed')} that no step had seen."
 
 
 def _changes(found: Recommendation) -> str:
@@ -84,7 +84,7 @@ def _measured(stage: StageResult, conclusion: Conclusion, metric: str) -> list[s
         sentences.append(f"{text}.")
     enough = [share for share, loss in shorter if level is not None and loss <= level]
     if enough:
-        sentences.append(f"Trained for only {min(enough):.0%} of the length".replace("%", " %") + ", it already reached the baseline's level.")
+        sentences.append(f"Trained for only {100 * min(enough):.0f} % of the length, it already reached the baseline's level.")
     return sentences
 
 

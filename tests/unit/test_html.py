@@ -69,7 +69,7 @@ def test_the_summary_comes_first_and_every_part_is_there(html: str) -> None:
     ]  # fmt: skip
     assert page.counts["table"] >= 10
     assert "Better than the baseline at full length" in page.text
-    assert "weight decay 0.001 goes on" in page.text
+    assert "Weight decay 0.001 goes on" in page.text
     assert "the validation part is small" in page.text
     assert "search_epochs: 2" in page.text
     assert "hptune run 'my config.yaml'" in page.text
