@@ -91,7 +91,14 @@ def gain_text(recommendation: Recommendation) -> str:
         return ""
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"validation loss {change(ratio)}, no interval can be given"
-    return f"validation loss {change(ratio)}, 95 % interval {change(high)} to {change(low)}"
+    return f"validation loss {change(ratio)}, {interval_text(low, high)}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """The 95 % interval of a ratio of losses as changes in per cent, the smaller gain first."""
+    first, last = change(high), change(low)
+    words = first.split()[-1]
+    return f"95 % interval {first.removesuffix(f' % {words}') if last.endswith(words) else first} to {last}"
 
 
 def change(ratio: float) -> str:

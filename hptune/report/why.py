@@ -10,7 +10,7 @@ from hptune.analysis.recommendation import Conclusion, Recommendation
 from hptune.analysis.wording import format_number
 from hptune.report.frames import is_number
 from hptune.report.frames_confirm import baseline_loss, paired
-from hptune.report.recommended import change
+from hptune.report.recommended import change, interval_text
 from hptune.report.run import Run, StageResult
 from hptune.report.titles import HYPERPARAMETERS, title_of
 
@@ -37,7 +37,7 @@ def gain_range(recommendation: Recommendation) -> tuple[str, str]:
     if not is_number(ratio):
         return "", ""
     known = is_number(low) and is_number(high)
-    return change(ratio), f"95 % interval {change(high)} to {change(low)}" if known else "no interval can be given"
+    return change(ratio), interval_text(low, high) if known else "no interval can be given"
 
 
 def _searched(run: Run, confirm: StageResult | None) -> str:

@@ -21,7 +21,8 @@ function comparison(column, rising) {
   return (a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     if (x === null || y === null) return (x === null) - (y === null);
-    const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+    if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1;
+    const order = typeof x === "number" ? x - y : x.localeCompare(y);
     return rising ? order : -order;
   };
 }
