@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hptune.cli import bench, explain, read, search, start, train, watch
+from hptune.cli import bench, check, explain, read, search, start, train, watch
 from hptune.version import __version__
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ def hptune(version: Annotated[bool, typer.Option("--version", callback=_version,
 
 
 start.register(app)
+check.register(app)
 bench.register(app)
 search.register(app)
 train.register(app)
