@@ -108,8 +108,8 @@ class _Reader:
         self.body = list(_statements(tree.body))
         self.classes = {node.name: node for node in self.body if isinstance(node, ast.ClassDef)}
         self.modules = {name for name in self.classes if self._is_module(name)}
-        inside = [node for name in self.modules for node in ast.walk(self.classes[name])]
-        self.blocks = {node.id for node in inside if isinstance(node, ast.Name)} & self.modules
+        inside = [node for name in self.modules for part in self.classes[name].body for node in ast.walk(part)]
+        self.blocks = {node.id for node in inside if isinstance(node, ast.Name)} & self.modules  # parts of another network
 
     def definitions(self) -> Iterator[Definition]:
         """One for each name, the last where a name is given several times."""

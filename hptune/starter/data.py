@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ def _sides(files: list[Path]) -> tuple[int, str]:
         with opened(file) as image:
             sizes.append(image.size)
     side = int(median(min(size) for size in sizes))
-    low, high = min(sizes, key=min), max(sizes, key=min)
+    low, high = min(sizes, key=math.prod), max(sizes, key=math.prod)
     looked = "all" if len(chosen) == len(files) else f"{len(chosen)} looked at"
     if len(set(sizes)) == 1:
         return side, f"images of {low[0]}x{low[1]} pixels ({looked})"
