@@ -11,7 +11,6 @@ from hptune.version import __version__
 
 app = typer.Typer(
     name="hptune",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

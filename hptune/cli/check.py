@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptune.cli import words
+from hptune.cli import completion, words
 from hptune.cli.options import RunOptions, spread_options
 from hptune.errors import InputError
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from hptune.cli.console import Console
     from hptune.estimate import Check, Outline
 
-OptionalConfig = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
+OptionalConfig = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False, autocompletion=completion.configs)
+]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors; needs no CONFIG.")]
 
 NoCode = Annotated[

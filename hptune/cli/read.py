@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import ConfigOptions, OptionalRunDir, Options, OutputOptions, RunDirectory, Sets, spread_options
 from hptune.errors import HptuneError, InputError, RunDirectoryError
 
@@ -16,13 +17,35 @@ if TYPE_CHECKING:
     from hptune.config.loader import LoadedConfig
     from hptune.report.run import Run
 
-Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
-RunDirectories = Annotated[list[Path], typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False)]
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False, autocompletion=completion.sources),
+]
+RunDirectories = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False, autocompletion=completion.run_directories),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
-Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="STAGE",
+        help="One stage only, e.g. momentum.",
+        show_default=False,
+        autocompletion=completion.words(completion.STAGES),
+    ),
+]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Leave damaged lines out of the journal, keeping the damaged file; then go on.")]
 Target = Annotated[
-    str, typer.Option("--to", metavar="NAME", help="pytorch, lightning, fastai, huggingface, timm or optuna.", show_default=False)
+    str,
+    typer.Option(
+        "--to",
+        metavar="NAME",
+        help="pytorch, lightning, fastai, huggingface, timm or optuna.",
+        show_default=False,
+        autocompletion=completion.words(completion.TOOLS),
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from hptune.cli import words
+from hptune.cli import completion, words
 from hptune.cli.options import Options, spread_options
 from hptune.errors import InputError
 
@@ -25,18 +25,34 @@ MODEL = "small_cnn, mlp, resnet20, any torchvision name, or FILE.py:NAME"
 FROM = "Start from your own code: a class or function that makes the model. FILE.py alone lists what it holds. It is read, never run."
 Destination = Annotated[Path, typer.Argument(metavar="FILE", help="The config to write.")]
 Preset = Annotated[
-    str | None, Option("--preset", metavar="NAME", help="digits, mnist, cifar10, image-folder, arrays or custom.", show_default=False)
+    str | None,
+    Option(
+        "--preset",
+        metavar="NAME",
+        help="digits, mnist, cifar10, image-folder, arrays or custom.",
+        show_default=False,
+        autocompletion=completion.words(completion.PRESETS),
+    ),
 ]
-From = Annotated[str | None, Option("--from", metavar="FILE.py:NAME", help=FROM, show_default=False)]
+From = Annotated[
+    str | None, Option("--from", metavar="FILE.py:NAME", help=FROM, show_default=False, autocompletion=completion.python_files)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitOptions(Options):
     """What the config is to say; what is not said follows from the data and the code."""
 
-    data: Annotated[str | None, Option("--data", metavar="DATA", help=f"{DATA}.", show_default=False)] = None
-    model: Annotated[str | None, Option("--model", metavar="MODEL", help=f"{MODEL}.", show_default=False)] = None
-    optimizer: Annotated[str | None, Option("--optimizer", metavar="NAME", help="sgd or adamw.", show_default=False)] = None
+    data: Annotated[str | None, Option("--data", metavar="DATA", help=f"{DATA}.", show_default=False, autocompletion=completion.data)] = (
+        None
+    )
+    model: Annotated[
+        str | None, Option("--model", metavar="MODEL", help=f"{MODEL}.", show_default=False, autocompletion=completion.models)
+    ] = None
+    optimizer: Annotated[
+        str | None,
+        Option("--optimizer", metavar="NAME", help="sgd or adamw.", show_default=False, autocompletion=completion.words(("sgd", "adamw"))),
+    ] = None
     lr: Annotated[float | None, Option("--lr", metavar="LR", help="The learning rate you use now.", show_default=False)] = None
     batch_size: Annotated[int | None, Option("--batch-size", metavar="N", help="The batch size you use now.", show_default=False)] = None
     weight_decay: Annotated[
