@@ -111,7 +111,7 @@ def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> 
 @spread_options
 def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
     """Show runs side by side: settings that differ, cost, recommendations, and what confirm showed."""
-    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, given_twice
+    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, differences, given_twice
 
     if len(run_dirs) < 2:
         raise InputError(f"{run_dirs[0]} alone: this command compares two run directories or more; hptune show shows one")
@@ -133,6 +133,8 @@ def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
             console.say(heading, "bold")
         console.table(table)
         console.say()
+    for sentence in differences(compared):
+        console.say(sentence, "bold")
 
 
 @spread_options
