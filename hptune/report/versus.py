@@ -47,15 +47,16 @@ def versus(first: Run, second: Run) -> Versus:
     return Versus(comparison=ranking.compare(found[1], found[0]), seeds=len(shared))
 
 
-def incomparable(one: Task | None, other: Task | None) -> str:
-    """Why the losses of two tasks cannot be compared, or their metrics; nothing where both can."""
+def incomparable(one: Task | None, other: Task | None, *, metrics: bool = True) -> str:
+    """Why the losses of two tasks cannot be compared, or, where these matter, their `metrics`; nothing where they can."""
     if one is None or other is None:
         return "whether their losses can be compared is not known: a journal without a task does not say what was trained"
     if one.task_id == other.task_id:
         return ""
     if "data" not in one.identity or "data" not in other.identity:
         return "whether their losses can be compared is not known: a journal does not say on which data they are"
-    differing = [name for name in ("data", "loss", "step", "metric") if one.identity.get(name) != other.identity.get(name)]
+    parts = ("data", "loss", "step", *(("metric",) if metrics else ()))
+    differing = [name for name in parts if one.identity.get(name) != other.identity.get(name)]
     if differing == ["metric"]:
         return "their metrics cannot be compared: other metric"
     return f"their losses cannot be compared: other {', '.join(differing)}" if differing else ""
@@ -63,11 +64,12 @@ def incomparable(one: Task | None, other: Task | None) -> str:
 
 def _why_not(first: Run, second: Run, stages: list[StageResult | None]) -> str:
     """What stands against a comparison; nothing where nothing does."""
+    by_metric = any(stage is not None and stage.knowledge.rank_by == "metric" for stage in stages)
+    if reason := incomparable(first.task, second.task, metrics=by_metric):
+        return reason
     if any(stage is None for stage in stages):
         return "not both are confirmed at full length"
     one, other = (stage.knowledge for stage in stages if stage is not None)
-    if reason := incomparable(first.task, second.task):
-        return reason
     if one.rank_by != other.rank_by:
         return f"one ranks by {one.rank_by}, the other by {other.rank_by}"
     if one.full_epochs != other.full_epochs:

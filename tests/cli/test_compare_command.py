@@ -283,7 +283,7 @@ def test_why_nothing_can_be_said_is_said(hptune: Hptune, two: tuple[Path, Path])
 @pytest.mark.parametrize(
     ("changes", "why_not"),
     [
-        ({"full_epochs": 9.0}, "they are confirmed at different lengths, 4 and 9 epochs"),
+        ({"full_epochs": 9.0}, "they are confirmed at different lengths, 5 and 9 epochs"),
         ({"rank_by": "metric"}, "one ranks by val_loss, the other by metric"),
         ({}, ""),
     ],
