@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import OutputOptions, spread_options
 from hptune.cli.tables import Column, Table
 from hptune.cli.topics import TOPICS, topic_called
 from hptune.errors import InputError, abridged, printable
 
 LONGEST_SHOWN = 60
-OptionalTopic = Annotated[str | None, typer.Argument(metavar="TOPIC", help=f"{', '.join(TOPICS)}.", show_default=False)]
+OptionalTopic = Annotated[
+    str | None, typer.Argument(metavar="TOPIC", help=f"{', '.join(TOPICS)}.", show_default=False, autocompletion=completion.words(TOPICS))
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import ConfigOptions, OptionalRunDir, Options, OutputOptions, RunDirectory, Sets, spread_options
 from hptune.errors import HptuneError, InputError, RunDirectoryError
 
@@ -17,13 +18,35 @@ if TYPE_CHECKING:
     from hptune.config.loader import LoadedConfig
     from hptune.report.run import Run
 
-Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
-RunDirectories = Annotated[list[Path], typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False)]
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False, autocompletion=completion.sources),
+]
+RunDirectories = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False, autocompletion=completion.run_directories),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
-Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="STAGE",
+        help="One stage only, e.g. momentum.",
+        show_default=False,
+        autocompletion=completion.words(completion.STAGES),
+    ),
+]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Leave damaged lines out of the journal, keeping the damaged file; then go on.")]
 Target = Annotated[
-    str, typer.Option("--to", metavar="NAME", help="pytorch, lightning, fastai, huggingface, timm or optuna.", show_default=False)
+    str,
+    typer.Option(
+        "--to",
+        metavar="NAME",
+        help="pytorch, lightning, fastai, huggingface, timm or optuna.",
+        show_default=False,
+        autocompletion=completion.words(completion.TOOLS),
+    ),
 ]
 
 
@@ -91,7 +114,7 @@ def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> 
 @spread_options
 def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
     """Show runs side by side: settings that differ, cost, recommendations, and what confirm showed."""
-    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, given_twice
+    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, differences, given_twice
     from hptune.cli.summary import show_next
 
     if len(run_dirs) < 2:
@@ -114,6 +137,8 @@ def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
             console.say(heading, "bold")
         console.table(table)
         console.say()
+    for sentence in differences(compared):
+        console.say(sentence, "bold")
     show_next([["show", str(path)] for path in run_dirs], console)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import ConfigFile, TrainingOptions, spread_options
 from hptune.errors import InputError, StageError
 
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from hptune.session import Session
 
 STAGES_BY_WORD = {"batch-size": "batch_size", "momentum": "momentum", "wd": "weight_decay", "weight-decay": "weight_decay"}
-SweepKey = Annotated[str, typer.Argument(metavar="KEY", help="batch-size, momentum, wd, or any config key.", show_default=False)]
+SweepKey = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="batch-size, momentum, wd, or any config key.",
+        show_default=False,
+        autocompletion=completion.words(completion.SWEEPS),
+    ),
+]
 Values = Annotated[
     str | None, typer.Option("--values", metavar="A,B,C", help="The values to compare; for wd and its like: instead of the config's.")
 ]
