@@ -268,7 +268,9 @@ def test_batch_sizes_lie_around_the_baselines() -> None:
     assert batch_grid(64, 60) == [64]
 
 
-def test_what_is_code_is_told_from_paths_and_words() -> None:
+def test_what_is_code_is_told_from_paths_and_words(folder: Path) -> None:
+    (folder / "kept:apart").mkdir()
+    assert not is_code("kept:apart"), "it is a folder"
     assert [is_code(text) for text in ("a.py:f", "pkg.mod:f", "x/y.py:f", "digits", "C:/data", "a.npz", "a.py", "a.py:")] == [
         True, True, True, False, False, False, False, False,
     ]  # fmt: skip
