@@ -127,14 +127,11 @@ class _Asking:
         )
 
     def _word(self, question: str, usual: str | None, prefix: str = "") -> str:
-        """One line of an answer; the end of the input ends the program as Ctrl-C does."""
-        try:
-            while True:
-                given = Prompt.ask(Text(question), console=self.console.terminal, default=usual or "", show_default=bool(usual))
-                if given.strip():
-                    return prefix + given.strip()
-        except EOFError:
-            raise KeyboardInterrupt from None
+        """One line of an answer. The end of the input ends the program as Ctrl-C does."""
+        given = ""
+        while not given:
+            given = Prompt.ask(Text(question), console=self.console.terminal, default=usual or "", show_default=bool(usual)).strip()
+        return prefix + given
 
     def _tell(self, sentences: tuple[str, ...]) -> None:
         for sentence in sentences:

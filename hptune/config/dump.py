@@ -14,6 +14,7 @@ from hptune.config.expansion import escape, has_variable
 from hptune.config.fields import Section
 from hptune.config.reading import NUMBERS, TAG
 from hptune.config.tree import Tree
+from hptune.errors import CONTROL
 
 WIDTH = 120
 PLAIN = re.compile(r"[A-Za-z_./~][\w./:~+-]*[\w/]")
@@ -57,7 +58,8 @@ def inline(value: Any) -> str:
 
 
 def _flow(value: Any) -> str:
-    return yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9).strip()[1:-1]
+    style = '"' if isinstance(value, str) and CONTROL.search(value) else None  # only in double quotes are line breaks escaped
+    return yaml.dump([value], Dumper=_Dumper, default_style=style, default_flow_style=True, allow_unicode=True, width=10**9).strip()[1:-1]
 
 
 def _short(value: float) -> str:

@@ -105,15 +105,13 @@ def plan(wishes: Wishes, file: Path) -> Plan:
 def config_text(made: Plan) -> str:
     """The config with its comments. Raises InputError where no network is known that takes such data."""
     found, settings, file = made.found, made.settings, made.file
-    lines = [f"# {printable(line)}" for line in made.sentences]
-    lines += [
-        f"#   hptune check {file.name}     what would be run, and how long it takes",
-        f"#   hptune run {file.name}       the whole search; results go to runs/{found.name}",
-        f"name: {inline(found.name)}",
-        *_data_lines(found, file),
-        *_model_lines(made),
+    head = [
+        *made.sentences,
+        f"  hptune check {file.name}     what would be run, and how long it takes",
+        f"  hptune run {file.name}       the whole search; results go to runs/{found.name}",
     ]
-    return "\n".join([*lines, *_settings_lines(found, settings), ""])
+    blocks = [f"name: {inline(found.name)}", *_data_lines(found, file), *_model_lines(made), *_settings_lines(found, settings)]
+    return "\n".join([*(f"# {printable(line)}" for line in head), *blocks, ""])
 
 
 def batch_grid(batch_size: int, samples: int | None) -> list[int]:

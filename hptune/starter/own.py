@@ -64,8 +64,9 @@ class Target:
 
 def is_code(given: str) -> bool:
     """Whether the text names code, `FILE.py:NAME` or `package.module:name`, rather than a path or a word."""
-    where, colon, name = given.rpartition(":")
-    return bool(colon) and name.isidentifier() and (is_file_target(given) or all(part.isidentifier() for part in where.split(".")))
+    where, _, name = given.rpartition(":")
+    named = name.isidentifier() and (is_file_target(given) or all(part.isidentifier() for part in where.split(".")))
+    return named and not Path(given).exists()
 
 
 def read_target(given: str) -> Target:

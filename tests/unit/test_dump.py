@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hptune.config.dump import to_yaml
+from hptune.config.dump import inline, to_yaml
 from hptune.config.expansion import escape, expand_text
 from hptune.config.loader import LoadedConfig, dump_config, from_tree, load_config
 from hptune.config.reading import read_yaml
@@ -181,3 +181,35 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     return escape(value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1e-4,
+        0.1,
+        3e-3,
+        1 / 3,
+        0.0,
+        1e22,
+        64,
+        True,
+        None,
+        "null",
+        "1e5",
+        "1:30",
+        "a b: #c",
+        "train.py:Net",
+        "~",
+        "x, y",
+        "it's",
+        "${A}",
+        "a\nb",
+    ],
+)
+def test_a_value_on_one_line_reads_back(value: object) -> None:
+    for held in (value, [value], {"k": value}):
+        text = inline(held)
+        assert "\n" not in text
+        assert read_yaml(f"here: {text}", str).value == {"here": held}
+    assert [inline(1e-4), inline(64.0), inline("my/train.py:Net")] == ["1e-4", "64", "my/train.py:Net"]

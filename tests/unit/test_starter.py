@@ -256,6 +256,9 @@ def test_names_that_yaml_or_a_comment_would_misread_are_kept_apart(folder: Path)
     Path("null.yaml").write_text(made("null.yaml", data=odd.name))
     loaded = load_config(Path("null.yaml")).experiment
     assert (loaded.data.root, loaded.name) == (str(odd), "null")
+    (folder / "odd\nname.py").write_text("class Net(nn.Module):\n    def __init__(self, width): ...\n")
+    Path("c.yaml").write_text(made("c.yaml", data="digits", model="odd\nname.py:Net").replace("FILL_IN", "4"))
+    assert load_config(Path("c.yaml")).experiment.model.args == {"width": 4}
 
 
 def test_batch_sizes_lie_around_the_baselines() -> None:
@@ -265,7 +268,9 @@ def test_batch_sizes_lie_around_the_baselines() -> None:
     assert batch_grid(64, 60) == [64]
 
 
-def test_what_is_code_is_told_from_paths_and_words() -> None:
+def test_what_is_code_is_told_from_paths_and_words(folder: Path) -> None:
+    (folder / "kept:apart").mkdir()
+    assert not is_code("kept:apart"), "it is a folder"
     assert [is_code(text) for text in ("a.py:f", "pkg.mod:f", "x/y.py:f", "digits", "C:/data", "a.npz", "a.py", "a.py:")] == [
         True, True, True, False, False, False, False, False,
     ]  # fmt: skip
