@@ -30,6 +30,7 @@ def shortened(run: Path, name: str, keep: int, *more: bytes) -> Path:
 
 
 def test_a_finished_run_is_recommended_then_used(hptune: Hptune, run_dir: Path) -> None:
+    (run_dir / "recommended.yaml").unlink(missing_ok=True)  # the run that is copied serves other tests too
     assert following(hptune("show", run_dir)) == [["hptune", "recommend", "runs/made up"]]
     use = [["hptune", "train", "runs/made up/recommended.yaml"], ["hptune", "export", "runs/made up", "--to", "pytorch"]]
     assert following(hptune("recommend", run_dir)) == use
