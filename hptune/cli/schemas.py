@@ -152,6 +152,20 @@ COMPARISON = thing(
         "in the order given",
     ),
     settings=keyed(several({"description": "a value; null where a run has none"}, "one value a run"), "config keys that differ"),
+    differences=several(
+        thing(
+            "the recommendation against the first run's, by what both runs' finalists did on the same seeds",
+            why_not=text("why nothing can be said", null=True),
+            same=flag("whether the two are one", null=True),
+            claim=flag("whether they differ beyond noise", null=True),
+            better=flag("whether this one is shown to be better", null=True),
+            seeds=whole("seeds that both ran on", null=True),
+            ratio=number("of validation losses, this one's over the first one's"),
+            low=number("lower end of its 95 % interval"),
+            high=number("upper end"),
+        ),
+        "one for each run after the first",
+    ),
     notes=several(text("a sentence"), "what to know before comparing"),
 )
 TRAINING = thing(

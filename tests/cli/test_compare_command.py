@@ -224,8 +224,9 @@ def test_a_run_that_is_being_written_can_be_compared(hptune: Hptune, two: tuple[
 
 
 def difference(hptune: Hptune, runs: tuple[Path, Path]) -> tuple[str, dict[str, Any]]:
-    """The last sentence of the comparison, and what the document says of it."""
-    return hptune("compare", *runs).out.splitlines()[-1], strict(hptune("compare", *runs, "--json").out)["differences"][0]
+    """The sentence about the two recommendations, and what the document says of it."""
+    (said,) = (line for line in hptune("compare", *runs).out.splitlines() if " against " in line)
+    return said, strict(hptune("compare", *runs, "--json").out)["differences"][0]
 
 
 def with_losses(run: Path, factor: float) -> None:
