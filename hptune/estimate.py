@@ -13,10 +13,14 @@ from hptune.config.loader import LoadedConfig, dump_config
 from hptune.config.schema import Experiment
 from hptune.executors import resolve
 from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
+from hptune.report.trackers import require
 from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
 from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
+
+FEWEST_HELD_OUT, FEWEST_OF_A_CLASS = 50, 10  # validation samples: one more of fifty right is 2 % of accuracy
+FEWEST_STEPS = 10  # of a short run: under 1cycle each of its phases has but a few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +116,11 @@ def check(loaded: LoadedConfig) -> Check:
     """
     from hptune.engine.memory import peak_memory
     from hptune.engine.problem import open_problem
+    from hptune.engine.soundness import data_notes
     from hptune.engine.trainer import calibrate
 
     experiment = loaded.experiment
+    require(experiment.tracking)
     problem = open_problem(experiment)
     task = problem.task
     request = CalibrationRequest(hyperparameters=experiment.baseline_hyperparameters(), numerics=task.numerics)
@@ -141,14 +147,14 @@ def check(loaded: LoadedConfig) -> Check:
         seconds=sum(stage.seconds for stage in stages),
         user_code=user_code(experiment),
         code_files=code_files(experiment),
-        notes=(*task.notes, *foreseen(experiment, task.train_samples)),
+        notes=(*task.notes, *data_notes(problem), *foreseen(experiment, task)),
     )
 
 
-def foreseen(experiment: Experiment, train_samples: int) -> list[str]:
-    """Sentences on what a run of this config will leave out, or do for nothing."""
-    stages = experiment.stages
-    notes = []
+def foreseen(experiment: Experiment, task: Task) -> list[str]:
+    """Sentences on what a run of this config will leave out, do for nothing, or cannot tell apart."""
+    stages, train_samples = experiment.stages, task.train_samples
+    notes = [*_too_small(experiment, task)]
     if stages.batch_size and (large := [size for size in stages.batch_size.values if size > train_samples]):
         sizes = ", ".join(map(str, large))
         notes.append(f"stages.batch_size leaves out {sizes}: more than the {train_samples:,} training samples")
@@ -158,6 +164,31 @@ def foreseen(experiment: Experiment, train_samples: int) -> list[str]:
             notes.append(f"stages.{name} has one value, {stage.values[0]:g}, and compares it with nothing: give more, or {name}: off")
     if not stages.confirm:
         notes.append("stages.confirm is off: what is recommended will not be compared with the baseline at full length")
+    return notes
+
+
+def _too_small(experiment: Experiment, task: Task) -> list[str]:
+    """Sentences on a validation part, short runs, or a range of LRs that do not suffice."""
+    notes = []
+    if task.val_samples < max(FEWEST_HELD_OUT, FEWEST_OF_A_CLASS * task.classes):
+        each = f", {task.val_samples / task.classes:.2g} a class" if task.classes else ""
+        notes.append(
+            f"the validation part has {task.val_samples} samples{each}: what is chosen on so few may be chance; "
+            "raise data.val_fraction, or give more data"
+        )
+    own, epochs = experiment.baseline_hyperparameters(), experiment.budget.short_epochs
+    steps = int(epochs * (task.train_samples // own.batch_size))
+    if steps < FEWEST_STEPS:
+        notes.append(
+            f"a short run of {epochs:g} epochs has {steps} optimizer steps at batch size {own.batch_size}: "
+            "too few to tell candidates apart; raise budget.search_epochs, or lower baseline.batch_size"
+        )
+    ramp = experiment.stages.lr_range
+    if ramp and ramp.min_lr is not None and ramp.max_lr is not None and not ramp.min_lr <= own.lr <= ramp.max_lr:
+        notes.append(
+            f"the baseline's lr {own.lr:g} lies outside stages.lr_range, {ramp.min_lr:g} to {ramp.max_lr:g}: "
+            "the search cannot find it again; widen the range"
+        )
     return notes
 
 

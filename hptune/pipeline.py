@@ -98,7 +98,8 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
             break
         planned += new
         _journal_plan(run, name, knowledge, planned)
-        yield RoundPlanned(stage=name, trials=len(new), known=len(new) - len(missing))
+        known = tuple(records[spec.trial_id] for spec in new if spec.trial_id in records)
+        yield RoundPlanned(stage=name, trials=len(new), known=known)
         if len(missing) > 1:
             yield from settle_workers(run)
         for record in _execute(run, missing):

@@ -27,11 +27,11 @@ class StageStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPlanned:
-    """A round of `trials` was planned, `known` of them already in the journal."""
+    """A round of `trials` was planned; the `known` ones of them are in the journal already."""
 
     stage: str
     trials: int
-    known: int
+    known: tuple[TrialRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,9 @@ from hptune.executors.base import Executor
 from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import keep, resume_progress, run_stage, run_stages
-from hptune.running import Event, Run, StageConcluded
+from hptune.report.trackers import PATIENCE, Tracking, require
+from hptune.report.trackers.tracker import FULL_TRAINING
+from hptune.running import Event, Remark, Run, StageConcluded, TrialDone
 from hptune.stages import STAGES
 from hptune.store.environment import describe_environment
 from hptune.store.journal import Journal
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 MOVED_BY_THE_SEARCH = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")
 LOADING = 4  # times as long as this process took a worker may take to open the data, before it seems to hang
 MOST_WORKERS = 16  # processes on one GPU
+BRIEFLY = 5.0  # seconds that an interrupted run waits for trackers
 FLOPS_THAT_FILL = 10**11  # of a step: a fraction of a millisecond of a fast GPU, as long as launching its kernels takes
-NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by")
+NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by", "tracking")
 """Config blocks that change no single training, so that sweeping them says nothing."""
 
 
@@ -78,25 +81,29 @@ class Session:
                 shared=shared,
                 most_workers=MOST_WORKERS if self._leaves_room() and self.experiment.executor.workers == "auto" else 1,
             )
+            self.tracking = Tracking(self.experiment.tracking, self.layout.tracking, self.experiment.name)
             self._held = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._held.close()
+        try:
+            self.tracking.close(PATIENCE if error is None else BRIEFLY)
+        finally:
+            self._held.close()
 
     def run(self, stages: Sequence[str] | None = None) -> Iterator[Event]:
         """Run `stages`, or all that the config enables; one alone uses what the journal holds of the stages before it."""
         names = tuple(stages or enabled_stages(self.experiment))
         earlier = [name for name in STAGES[: STAGES.index(names[0])] if name in enabled_stages(self.experiment)]
         self._run.progress = resume_progress(self.journal, self.task, earlier)
-        return self._with_tables(run_stages(self._run, names))
+        return self._followed(run_stages(self._run, names))
 
     def sweep(self, key: str, values: Sequence[Any]) -> Iterator[Event]:
         """Sweep any other config key over `values`, around what earlier stages concluded."""
         self._run.progress = resume_progress(self.journal, self.task, enabled_stages(self.experiment))
         variants, tasks = self._variants(key, values)
         self._run.variants = tasks
-        return self._with_tables(run_stage(self._run, key, {"variants": variants}))
+        return self._followed(run_stage(self._run, key, {"variants": variants}))
 
     def train(self, progress: Callable[[TrainProgress], None] | None = None, stop: Callable[[], bool] = lambda: False) -> TrialOutcome:
         """Train the config's `hyperparameters` at full length, with checkpoints; continues where an earlier call was stopped.
@@ -111,6 +118,7 @@ class Session:
         )
         if spec.trial_id not in self.journal.state.records:
             keep(self._run, outcome)
+        self._tell_what_is_known()
         if outcome.record.status == "completed":
             self.journal.append("weights", {"trial_id": spec.trial_id})
         return outcome
@@ -132,20 +140,38 @@ class Session:
         run = report.load(self.layout.root)
         report.write_results(run)
         report.write_report(run)
+        self.tracking.result(run)
         return run
 
-    def _with_tables(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Pass events on; tables on disk follow each conclusion."""
+    def _followed(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Pass events on; trackers follow each, tables on disk each conclusion."""
+        self._tell_what_is_known()
         for event in events:
-            if isinstance(event, StageConcluded):
-                report.write_tables(report.load(self.layout.root))
+            match event:
+                case TrialDone():
+                    self.tracking.trial(event.stage, event.record)
+                case StageConcluded():
+                    report.write_tables(report.load(self.layout.root))
+                    self.tracking.conclusion(event.conclusion)
+                case _:
+                    pass
             yield event
+            yield from (Remark(text=text) for text in self.tracking.remarks())
+
+    def _tell_what_is_known(self) -> None:
+        """Tell trackers of the trials that earlier commands ran: they know most of them, unless they were not asked for or failed."""
+        if self.tracking.names:
+            state = self.journal.state
+            stages = {trial: name for name, plan in reversed(state.plans.items()) for trial in plan["trials"]}
+            for trial, record in state.records.items():
+                self.tracking.trial(stages.get(trial, FULL_TRAINING), record)
 
     def _open(self, stack: contextlib.ExitStack) -> Executor:
         """Open data and model, and return an executor that fits them; on a CPU its workers load their code meanwhile."""
         from hptune.engine.numerics import resolve_device
         from hptune.engine.problem import open_problem
 
+        require(self.experiment.tracking)
         device = resolve_device(self.experiment.device).type
         executor = stack.enter_context(self._executor(device)) if device == "cpu" else None
         starts = executor is not None and not self._training and (self._fresh or not self.layout.journal.exists())

@@ -8,6 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from hptune.cli.schemas import DOCUMENTS
 
 TINY = """
 name: tiny
@@ -38,6 +43,17 @@ def hptune(folder: Path, *arguments: object, status: int = 0) -> tuple[str, str]
     assert process.returncode == status, err or out
     assert "Traceback" not in err + out
     return out, err
+
+
+def hold(text: str, name: str) -> Any:
+    """The document that `text` is; fail where it is not what the schema called `name` says, or no strict JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    document = json.loads(text, parse_constant=refuse)
+    Draft202012Validator(DOCUMENTS[name][1]).validate(document)
+    return document
 
 
 def rows(path: Path) -> list[dict[str, str]]:

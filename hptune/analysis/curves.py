@@ -130,19 +130,22 @@ def summarize_ranges(readings: Sequence[RangeReading], *, min_lr: float, max_lr:
     text = f"suggested maximum LR {format_number(lr_max)}"
     if low is not None and high is not None:
         text += f" [{format_number(low)}, {format_number(high)}]"
-    text += f" (lowest / {MINIMUM_OVER_BEST}, {len(useful)} of {len(readings)} ramps)"
     if kind == "turned_up":
-        start, end = _middle([reading.falls_at for reading in useful]), _middle([reading.turns_up_at for reading in useful])
-        lowest = format_number(_middle([reading.lowest_at for reading in useful]))
-        in_training = [reading.lowest_in_training for reading in useful if reading.lowest_in_training is not None]
-        also = f" (training loss at {format_number(_middle(in_training))})" if in_training else ""
-        seen = f"the loss fell from LR {format_number(start)}, was lowest at {lowest}{also}, turned up by {format_number(end)}"
-        text = f"{seen}; {text}"
+        seen, by = _turn(useful), len(useful) - len(falling)
     else:
-        still = any(_at_the_end(reading, max_lr) for reading in falling)
-        state = "was still falling" if still else "had not turned up"
-        text = f"the loss {state} at the largest LR tried ({format_number(max_lr)}): raise stages.lr_range.max_lr; {text}"
+        still, by = any(_at_the_end(reading, max_lr) for reading in falling), len(falling)
+        seen = f"the loss {'was still falling' if still else 'had not turned up'} at the largest LR tried ({format_number(max_lr)})"
+    text += f" (lowest / {MINIMUM_OVER_BEST}): {seen} on {by} of {len(readings)} seed{'s' * (len(readings) > 1)}"
+    text += ": raise stages.lr_range.max_lr" if kind == "still_falling" else ""
     return RangeSummary(kind=kind, sentence=text, lr_max=lr_max, low=low, high=high)
+
+
+def _turn(useful: Sequence[RangeReading]) -> str:
+    """Where the loss fell, was lowest and turned up."""
+    start, lowest, end = (_middle([getattr(r, name) for r in useful]) for name in ("falls_at", "lowest_at", "turns_up_at"))
+    in_training = [reading.lowest_in_training for reading in useful if reading.lowest_in_training is not None]
+    also = f" (training loss at {format_number(_middle(in_training))})" if in_training else ""
+    return f"the loss fell from {format_number(start)}, was lowest at {format_number(lowest)}{also}, turned up by {format_number(end)}"
 
 
 def _smoothed(rates: Array, y: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from hptune.analysis.additive import fit_additive
 from hptune.analysis.diagnosis import summarize_clues
-from hptune.analysis.scale import Scale, exponential
+from hptune.analysis.scale import MIN_DF, Scale, exponential
 from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters, TrialRecord, is_result
 
@@ -103,6 +103,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """The best candidate of a comparison still under way: adjusted mean loss, 95 % interval as in `Row`."""
+
+    hyperparameters: Hyperparameters
+    val_loss: float
+    val_loss_low: float
+    val_loss_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """Rows sorted best first, those without a usable loss last; exactly one is `best` where any is usable.
 
@@ -182,7 +192,7 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
     """
     usable = [i for i, candidate in enumerate(candidates) if _is_usable(candidate, by_metric)]
     chosen = [candidates[i] for i in usable]
-    loss, noise = _loss_scale(chosen, prior)
+    loss, noise = _loss_scale(chosen, prior, far_tell=True)
     scale = _metric_scale(chosen, larger_is_better) if by_metric else loss
     metrics = _adjusted_metrics(chosen)
     positions = tuple(scale.order())
@@ -197,6 +207,17 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
         scale=scale,
         positions=positions,
     )
+
+
+def leader(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> Leader | None:
+    """Return the candidate that leads by its loss, as `rank` would see it, but for the price of no comparison; None without any usable."""
+    usable = [candidate for candidate in candidates if _is_usable(candidate, by_metric=False)]
+    if not usable:
+        return None
+    scale, _ = _loss_scale(usable, prior)
+    best = scale.order()[0]
+    low, high = scale.interval(best)
+    return Leader(hyperparameters=usable[best].hyperparameters, val_loss=scale.mean(best), val_loss_low=low, val_loss_high=high)
 
 
 def in_race(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> tuple[int, ...]:
@@ -250,18 +271,25 @@ def _is_usable(candidate: Candidate, by_metric: bool) -> bool:
     return bool(candidate.records) and all(r.usable and (not by_metric or is_result(r.metric)) for r in candidate.records)
 
 
-def _loss_scale(candidates: Sequence[Candidate], prior: Noise) -> tuple[Scale, Noise]:
-    """The scale losses are compared on, and these candidates' own noise of log loss."""
+def _loss_scale(candidates: Sequence[Candidate], prior: Noise, *, far_tell: bool = False) -> tuple[Scale, Noise]:
+    """The scale losses are compared on, and these candidates' own noise of log loss.
+
+    Far-off candidates are no part of the noise. `far_tell`: unless what is near the best tells too little of it, and their pairs with
+    the best more; for the winner and one far-off candidate alone that is the paired t-test.
+    """
     cells, losses = _cells(candidates, lambda record: record.val_loss)
     if any(loss <= 0 for loss in losses):
         return _raw_scale(cells, losses, sign=1), Noise()
     values = [math.log(loss) for loss in losses]
     fit = fit_additive(cells, values)
     far = frozenset(i for i, mean in enumerate(fit.means) if mean - min(fit.means) > FAR_OFF)
-    if far:
-        fit = fit_additive(cells, values, set_aside=far)
-    noise = Noise(sum_squares=fit.sum_squares, df=fit.df)
+    near = fit_additive(cells, values, set_aside=far) if far else fit
+    noise = Noise(sum_squares=near.sum_squares, df=near.df)
     pooled = noise + prior
+    if far_tell and pooled.df < MIN_DF <= fit.df:
+        pooled = Noise(sum_squares=fit.sum_squares, df=fit.df)
+    else:
+        fit = near
     return Scale(fit=fit, logarithmic=True, sign=1, sum_squares=pooled.sum_squares, df=pooled.df, rounding=ROUNDING), noise
 
 

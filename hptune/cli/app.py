@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hptune.cli import bench, explain, read, search, start, train, watch
+from hptune.cli import bench, check, explain, read, search, start, train, watch
 from hptune.version import __version__
 
 app = typer.Typer(
     name="hptune",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -31,6 +30,7 @@ def hptune(version: Annotated[bool, typer.Option("--version", callback=_version,
 
 
 start.register(app)
+check.register(app)
 bench.register(app)
 search.register(app)
 train.register(app)

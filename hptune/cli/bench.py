@@ -179,11 +179,10 @@ def _cells(row: Speed, *, marked: bool, baseline: bool) -> tuple[str, ...]:
 def facts(task: Task) -> list[str]:
     """What the numbers were measured on."""
     n = task.numerics
-    device = f"{n.device} ({n.device_model})" if n.device_model else n.device
     memory = {"cuda": "of tensors on the device, the data set's included", "cpu": "of the whole process so far, libraries included"}
     lines = [
         f"{task.train_samples:,} training samples; {words.count(task.parameters, 'parameter')}",
-        f"{device}, {words.numerics(n)}",
+        f"{words.device(n)}, {words.numerics(n)}",
     ]
     return [*lines, f"memory is the peak {memory[n.device]}"] if n.device in memory else lines
 

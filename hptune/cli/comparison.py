@@ -13,11 +13,11 @@ from hptune.cli import words
 from hptune.cli.results import differing_keys
 from hptune.cli.tables import GAP, Column, Table
 from hptune.config.dump import as_written
+from hptune.report.versus import Versus, incomparable, versus
 from hptune.trial import is_result
 
 if TYPE_CHECKING:
     from hptune.report.run import Run
-    from hptune.trial import Task
 
 LABELS = 22  # characters of the first column, at least; longer keys wrap
 NARROWEST = 12  # characters of a run's column, at least; longer cells wrap
@@ -30,6 +30,7 @@ def comparison_document(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "runs": [_run_document(run) for run in runs],
         "settings": {key: [_value(run, key) for run in runs] for key in differing_settings(runs)},
+        "differences": [_difference(versus(runs[0], run)) for run in runs[1:]],
         "notes": comparison_notes(runs),
     }
 
@@ -57,10 +58,38 @@ def comparison_notes(runs: Sequence[Run]) -> list[str]:
     titles = run_titles(runs)
     notes = [f"{title}: its config cannot be read here, so that its settings are not compared" for title in _unreadable(runs, titles)]
     for title, run in zip(titles[1:], runs[1:], strict=True):
-        note = _incomparable(runs[0].task, run.task)
+        note = incomparable(runs[0].task, run.task)
         if note:
             notes.append(f"{titles[0]} and {title}: {note}")
     return notes
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each run after the first: whether its recommendation is better or worse than the first one's beyond noise."""
+    titles = run_titles(runs)
+    return [f"{title} against {titles[0]}: {_verdict(versus(runs[0], run))}" for title, run in zip(titles[1:], runs[1:], strict=True)]
+
+
+def _verdict(found: Versus) -> str:
+    if found.why_not:
+        return f"which recommendation is better cannot be said: {found.why_not}"
+    if found.same:
+        return "the same recommendation"
+    comparison = found.comparison
+    text = f"{words.number(comparison.ratio)} times the loss" if math.isfinite(comparison.ratio) else ""
+    interval = _interval(comparison.low, comparison.high)
+    text = f"{text} [{interval}]" if text and interval else text
+    claim = "the recommendation is better" if comparison.better else "the recommendation is worse"
+    said = f"{claim} beyond noise" if comparison.claim else "a difference between the recommendations is not shown"
+    return f"{text}, {words.count(found.seeds, 'shared seed')}: {said}" if text else f"{said}, {words.count(found.seeds, 'shared seed')}"
+
+
+def _difference(found: Versus) -> dict[str, Any]:
+    """As in the sentence: None where nothing can be said, `why_not` then says why."""
+    comparison = found.comparison
+    said = {"same": found.same, "claim": comparison.claim, "better": comparison.better, "seeds": found.seeds}
+    numbers = {"ratio": comparison.ratio, "low": comparison.low, "high": comparison.high}
+    return {"why_not": found.why_not or None, **(dict.fromkeys(said) if found.why_not else said), **numbers}
 
 
 def run_titles(runs: Sequence[Run]) -> list[str]:
@@ -83,20 +112,6 @@ def _column(title: str) -> Column:
 
 def _unreadable(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
     return [title for title, run in zip(titles, runs, strict=True) if run.loaded is None]
-
-
-def _incomparable(one: Task | None, other: Task | None) -> str:
-    """Why the losses of two tasks cannot be compared, or their metrics; nothing where both can."""
-    if one is None or other is None:
-        return "whether their losses can be compared is not known: a journal without a task does not say what was trained"
-    if one.task_id == other.task_id:
-        return ""
-    if "data" not in one.identity or "data" not in other.identity:
-        return "whether their losses can be compared is not known: a journal does not say on which data they are"
-    differing = [name for name in ("data", "loss", "step", "metric") if one.identity.get(name) != other.identity.get(name)]
-    if differing == ["metric"]:
-        return "their metrics cannot be compared: other metric"
-    return f"their losses cannot be compared: other {', '.join(differing)}" if differing else ""
 
 
 def _settings(run: Run) -> Mapping[str, Any]:

@@ -43,6 +43,11 @@ class Console:
         return self.terminal.is_terminal and not self.terminal.is_dumb_terminal and not self.quiet
 
     @property
+    def draws(self) -> bool:
+        """Whether plots can be shown: on a terminal that has their characters."""
+        return self.live and self.terminal.encoding.startswith("utf")
+
+    @property
     def width(self) -> int:
         """Characters a line may have: those of the terminal; elsewhere lines stay whole."""
         return self.terminal.width if self.terminal.is_terminal else sys.maxsize
@@ -66,6 +71,11 @@ class Console:
         """Print lines that must not be wrapped: commands, plots."""
         for line in lines:
             self.terminal.print(Text(harmless(line), style=style), soft_wrap=True)
+
+    def plot(self, lines: Sequence[str]) -> None:
+        """Print the lines of a plot, whose colours are SGR codes; what is too wide is cut off."""
+        for line in lines:
+            self.terminal.print(Text.from_ansi(line), no_wrap=True, overflow="crop")
 
     def table(self, table: Table) -> None:
         """Print a table, within the terminal's width; whole where there is no terminal; nothing without rows."""

@@ -1,15 +1,17 @@
-"""What --json prints: a run, a list of runs, as plain JSON values."""
+"""What --json prints, as plain JSON values; `schemas` says what is in them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hptune.cli.progress import samples_per_second
 from hptune.report.tables import stage_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hptune.cli.following import Follower
     from hptune.engine.bench import Speed
     from hptune.report.run import Run, StageResult
     from hptune.trial import Task, TrialRecord
@@ -31,6 +33,7 @@ OUTCOME = (
     "error",
 )
 """What --json says of a full training, as in its record."""
+LED_BY = ("val_loss", "val_loss_low", "val_loss_high")
 
 
 def run_document(run: Run, stages: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -75,6 +78,24 @@ def run_summary(run: Run) -> dict[str, Any]:
         "metric": run.loaded.experiment.metric.name if run.loaded else None,
         "best_metric": best(metrics, default=None),
         "recommendation": asdict(run.recommendation.hyperparameters) if run.recommendation else None,
+    }
+
+
+def standing_document(run_dir: str, follower: Follower, holder: str, silence: float | None) -> dict[str, Any]:
+    """Where a run stands; `silence`: seconds since its journal was last written."""
+    best = follower.best
+    return {
+        "run_dir": run_dir,
+        "held_by": holder or None,
+        "seconds_since_record": silence,
+        "trials": len(follower.state.records),
+        "stages_concluded": follower.concluded,
+        "stage": follower.stage or None,
+        "planned": len(follower.planned),
+        "done": follower.done,
+        "samples_per_second": samples_per_second(follower.records) or None,
+        "best": {**asdict(best.hyperparameters), **{name: getattr(best, name) for name in LED_BY}} if best else None,
+        "findings": follower.findings(),
     }
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import OutputOptions, spread_options
 from hptune.cli.tables import Column, Table
 from hptune.cli.topics import TOPICS, topic_called
 from hptune.errors import InputError, abridged, printable
 
 LONGEST_SHOWN = 60
-OptionalTopic = Annotated[str | None, typer.Argument(metavar="TOPIC", help=f"{', '.join(TOPICS)}.", show_default=False)]
+OptionalTopic = Annotated[
+    str | None, typer.Argument(metavar="TOPIC", help=f"{', '.join(TOPICS)}.", show_default=False, autocompletion=completion.words(TOPICS))
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +42,10 @@ def explain(options: OutputOptions, topic: OptionalTopic = None) -> None:
         raise InputError(f"there is no topic {printable(abridged(topic, LONGEST_SHOWN))!r}; {meant}")
     found = TOPICS[name]
     if options.json:
-        console.document({"topic": found.name, "title": found.title, "text": found.text()})
+        from hptune.cli.schemas import DOCUMENTS
+
+        schemas = {document: schema for document, (_, schema) in DOCUMENTS.items()} if name == "json" else {}
+        console.document({"topic": found.name, "title": found.title, "text": found.text(), "schemas": schemas})
         return
     console.say(f"{found.name}: {found.title}", "bold")
     console.say()

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hptune.analysis.ranking import Leader
 from hptune.cli import words
-from hptune.cli.progress import trial_line
+from hptune.cli.progress import speed, trial_line, two_lines
+from hptune.stages.base import Knowledge
+from hptune.stages.rounds import leading
 from hptune.store.journal import JournalState
 from hptune.trial import TrialRecord
 
+SHORT = 10  # characters of a bar: who writes the run must fit beside it
 QUIET = 3  # looks at a run without a holder and without a new line after which it has ended: --fresh lets go for a moment
 
 
@@ -26,20 +30,20 @@ class Happening:
 
 @dataclass(slots=True)
 class Follower:
-    """Takes the journal's lines in their order. `stage` is the one planned last, `best` its best trial so far."""
+    """Takes the journal's lines in their order. `stage` is the one planned last."""
 
     path: Path
     state: JournalState = field(init=False)
     stage: str = ""
-    best: TrialRecord | None = None
     _quiet: int = 0
+    _best: tuple[object, Leader | None] = (None, None)  # of the plan with so many records
 
     def __post_init__(self) -> None:
         self.start_over()
 
     def start_over(self) -> None:
         """Forget everything: the journal was replaced."""
-        self.state, self.stage, self.best, self._quiet = JournalState(self.path), "", None, 0
+        self.state, self.stage, self._quiet, self._best = JournalState(self.path), "", 0, (None, None)
 
     def take(self, lines: Iterable[bytes]) -> Iterator[Happening]:
         """Follow new complete lines, and yield what they say. Raises DamagedLineError, naming the line, for one that is damaged."""
@@ -66,13 +70,18 @@ class Follower:
     @property
     def done(self) -> int:
         """How many of them are done."""
-        return sum(trial in self.state.records for trial in self.planned)
+        return len(self.records)
 
     @property
     def concluded(self) -> int:
         """Stages that concluded from all their planned trials."""
         plans, conclusions = self.state.plans, self.state.conclusions
         return sum(conclusions.get(name, {}).get("trials") == len(plan["trials"]) for name, plan in plans.items())
+
+    @property
+    def whole(self) -> bool:
+        """Whether every stage that was planned has concluded."""
+        return self.concluded == len(self.state.plans)
 
     def ended(self, news: bool, held: bool) -> bool:
         """Whether the run has ended, after one more look at it: nobody held it and nothing was new several times in a row."""
@@ -90,26 +99,33 @@ class Follower:
         """The latest conclusion of each stage."""
         return [_finding(payload) for payload in self.state.conclusions.values()]
 
-    def line(self, width: int, silence: float | None, holder: str) -> str:
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The trials of the stage that are done, in the order of the plan."""
+        return [self.state.records[trial] for trial in self.planned if trial in self.state.records]
+
+    @property
+    def best(self) -> Leader | None:
+        """The stage's best candidate so far, worked out when it is asked for."""
+        plan, records = self.state.plans.get(self.stage), self.records
+        now = id(plan), len(records)
+        if plan is not None and self._best[0] != now:
+            self._best = now, leading(Knowledge.from_json(plan["knowledge"]), records)
+        return self._best[1]
+
+    def lines(self, width: int, holder: str, silence: float | None) -> str:
         """Where the run stands, in as much as `width` holds; `silence`: seconds since the journal was last written."""
-        best, planned = self.best, self.planned  # a terminal asks for the line from a thread of its own
+        records, planned = self.records, len(self.planned)  # a terminal asks from a thread of its own
         stage = self.stage.replace("_", " ") if self.stage in words.TITLES else self.stage
-        parts = [stage, f"{self.done}/{len(planned)} trials" if stage else ""]
-        parts.append(f"best loss {words.number(best.val_loss)}" if best else "")
+        parts = [stage, f"{words.bar(len(records), planned, SHORT)} {len(records)}/{planned} trials"] if self.stage else []
         parts.append(f"last record {words.clock(silence)} ago" if silence is not None else "")
         parts.append(holder or "no process writes it")
-        if best is not None:
-            parts.append(", ".join(words.hyperparameters(best.spec.hyperparameters).values()))
-        return words.fitting(parts, width)
+        return two_lines([*parts, speed(records), words.device(records[-1].spec.numerics) if records else ""], self.best, width)
 
     def _planned(self, stage: str) -> Happening:
         if stage != self.stage:
             self.stage = stage
-        records = [self.state.records[trial] for trial in self.planned if trial in self.state.records]
-        self.best = None
-        for record in records:
-            self._compare(record)
-        known = f", {len(records)} of them done" if records else ""
+        known = f", {self.done} of them done" if self.done else ""
         return Happening("plan", f"{words.title(stage)}: {words.count(len(self.planned), 'trial')} planned{known}")
 
     def _tried(self, record: TrialRecord, trial_id: str) -> Happening:
@@ -118,13 +134,7 @@ class Follower:
         tried = f"LR ramp to {words.number(record.spec.hyperparameters.lr)}" if ramp else ", ".join(h.values())
         if trial_id not in self.planned:
             return Happening("trial", f"full training: {trial_line(tried, record)}")
-        self._compare(record)
         return Happening("trial", f"{words.title(self.stage)} {self.done}/{len(self.planned)}  {trial_line(tried, record)}")
-
-    def _compare(self, record: TrialRecord) -> None:
-        ranked = record.usable and record.spec.schedule.kind != "ramp"
-        if ranked and (self.best is None or record.val_loss < self.best.val_loss):
-            self.best = record
 
 
 def _finding(conclusion: Mapping[str, Any]) -> str:

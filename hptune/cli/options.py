@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Argument, Option
 
+from hptune.cli import completion
 from hptune.cli.console import Console
 from hptune.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from hptune.config.loader import LoadedConfig
 
-ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
-RunDirectory = Annotated[Path, Argument(metavar="RUN_DIR", help="A run directory.", show_default=False)]
+ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="The YAML config.", show_default=False, autocompletion=completion.configs)]
+RunDirectory = Annotated[
+    Path, Argument(metavar="RUN_DIR", help="A run directory.", show_default=False, autocompletion=completion.run_directories)
+]
 OptionalRunDir = Annotated[
     Path | None, Option("--run-dir", metavar="DIR", help="The run directory, instead of runs/NAME.", show_default=False)
 ]

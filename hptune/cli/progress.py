@@ -1,25 +1,31 @@
-"""A search as it happens: how far the stage is, what is best so far, how much time is left; and the line that shows it."""
+"""A search as it happens: how far the stage is, what is best so far, how much time is left; and the lines that show it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hptune.analysis.ranking import Leader
 from hptune.cli import words
 from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table
+from hptune.cli.summary import show_plots
 from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
-from hptune.stages.base import FRESH_REPETITIONS, LONGER_REPETITIONS
+from hptune.stages.base import FRESH_REPETITIONS, LONGER_REPETITIONS, Knowledge
+from hptune.stages.rounds import leading
 from hptune.trial import TrialRecord
 
 Clock = Callable[[], float]
+WIDE = 100  # columns from which a bar has its full length
+NEEDED = 40  # columns for how far a stage is, beside its heading
+LATEST = 16  # trials whose workers are taken for those at work
 
 
 @dataclass(slots=True)
 class Tracker:
-    """Where the search stands; `stages` are those still to come or under way, `where` the device."""
+    """Where the search stands; `stages` are those still to come or under way, `where` the device, `records` the stage's trials so far."""
 
     stages: tuple[str, ...] = ()
     where: str = ""
@@ -28,23 +34,23 @@ class Tracker:
     known: int = 0
     done: int = 0
     began: float = 0.0
-    best: TrialRecord | None = None
-    variants: Sequence[Mapping[str, Any]] = ()
+    knowledge: Knowledge | None = None
+    records: list[TrialRecord] = field(default_factory=list)
+    _best: tuple[tuple[str, int], Leader | None] = (("", 0), None)  # of a stage with so many records
 
     def take(self, event: Event, now: float) -> None:
         """Follow one event that happened at `now` (seconds of any clock that never goes back)."""
         match event:
             case StageStarted():
-                self.stage, self.planned, self.known, self.done, self.began, self.best = event.stage, 0, 0, 0, now, None
-                self.variants = event.knowledge.settings.get("variants", ())
+                self.stage, self.planned, self.known, self.done, self.began = event.stage, 0, 0, 0, now
+                self.knowledge, self.records = event.knowledge, []
             case RoundPlanned():
                 self.planned += event.trials
-                self.known += event.known
+                self.known += len(event.known)
+                self.records += event.known
             case TrialDone():
                 self.done += 1
-                ranked = event.record.usable and event.record.spec.schedule.kind != "ramp"
-                if ranked and (self.best is None or event.record.val_loss < self.best.val_loss):
-                    self.best = event.record
+                self.records.append(event.record)
             case _:
                 pass
 
@@ -54,6 +60,15 @@ class Tracker:
             return None
         return (now - self.began) / self.done * (self.planned - self.known - self.done)
 
+    @property
+    def best(self) -> Leader | None:
+        """The best candidate of the stage so far; a terminal asks for it twice a second, and it is worked out anew after each trial."""
+        records = tuple(self.records)
+        now = self.stage, len(records)
+        if self.knowledge is not None and self._best[0] != now:
+            self._best = now, leading(self.knowledge, records)
+        return self._best[1]
+
     def tried(self, record: TrialRecord) -> str:
         """What a trial tried: the swept key's value where there is one, and the hyper-parameters."""
         spec = record.spec
@@ -61,7 +76,8 @@ class Tracker:
         if spec.schedule.kind == "ramp":
             return f"LR ramp {words.number(spec.schedule.min_lr)} to {words.number(h.lr)}"
         own = (spec.task, asdict(h), asdict(spec.schedule))
-        values = [v["value"] for v in self.variants if (v["task"], v["hyperparameters"], v["schedule"]) == own]
+        variants: Sequence[Mapping[str, Any]] = self.knowledge.settings.get("variants", ()) if self.knowledge else ()
+        values = [v["value"] for v in variants if (v["task"], v["hyperparameters"], v["schedule"]) == own]
         return ", ".join([*(f"{self.stage} {value}" for value in values), *words.hyperparameters(h).values()])
 
     def heading(self) -> str:
@@ -70,30 +86,52 @@ class Tracker:
             return words.title(self.stage)
         return f"stage {self.stages.index(self.stage) + 1} of {len(self.stages)}: {words.title(self.stage)}"
 
-    def line(self, now: float, width: int) -> str:
-        """The line of a terminal: as much as `width` holds, the most important first."""
+    def lines(self, now: float, width: int) -> str:
+        """The lines at the bottom of a terminal, how far it is and what is best: as much as `width` holds, the most important first."""
         if not self.stage:
             return ""
-        finished = self.known + self.done
-        parts = [words.title(self.stage), f"{words.bar(finished, self.planned)} {finished}/{self.planned} trials"]
-        left = self.seconds_left(now)
+        finished, left = self.known + self.done, self.seconds_left(now)
+        parts = [self.heading() if width > len(self.heading()) + NEEDED else words.title(self.stage)]
+        bar = words.bar(finished, self.planned, words.BAR if width >= WIDE else words.BAR // 2)
+        parts.append(f"{bar} {finished}/{self.planned} trials")
         parts.append(f"{words.clock(left)} left" if left is not None else words.clock(now - self.began))
-        if self.best is not None:
-            parts.append(f"best loss {words.number(self.best.val_loss)}")
-            parts.append(", ".join(words.hyperparameters(self.best.spec.hyperparameters).values()))
-        parts.append(self.where)
-        return words.fitting(parts, width)
+        return two_lines([*parts, speed(self.records), self.where], self.best, width)
 
 
 def follow(
     events: Iterable[Event], console: Console, *, stages: tuple[str, ...], where: str, metric: str, clock: Clock = time.monotonic
 ) -> None:
-    """Print a search while it runs: a live line on a terminal, a line a trial elsewhere, each conclusion with its table."""
+    """Print a search while it runs: live lines and plots on a terminal, a line a trial elsewhere; each conclusion with its table."""
     tracker = Tracker(stages=stages, where=where)
-    with console.live_line(lambda width: tracker.line(clock(), width)):
+    with console.live_line(lambda width: tracker.lines(clock(), width)):
         for event in events:
             tracker.take(event, clock())
             _print_event(event, tracker, console, metric)
+
+
+def two_lines(parts: Sequence[str], best: Leader | None, width: int) -> str:
+    """How far a stage is, and below it, once there is one, what is best so far; where no interval can be given, it says so.
+
+    What the first line does not hold stands in the second where that has room.
+    """
+    first = words.fitting(parts, width)
+    if best is None:
+        return first
+    low, high = words.number(best.val_loss_low), words.number(best.val_loss_high)
+    interval = f"[{low}, {high}]" if low and high else "(noise not known yet)"
+    found = [f"best loss {words.number(best.val_loss)} {interval}", *words.hyperparameters(best.hyperparameters).values()]
+    return f"{first}\n{words.fitting([*found, *(part for part in parts if part not in first)], width)}"
+
+
+def speed(records: Sequence[TrialRecord]) -> str:
+    """Training samples a second, evaluation included, of all workers that the latest trials were run by; nothing before the first."""
+    total = samples_per_second(records)
+    return f"{total:,.0f} samples/s" if total > 0 else ""
+
+
+def samples_per_second(records: Sequence[TrialRecord]) -> float:
+    """The sum over those workers of the speed of the trial each ran last."""
+    return sum({record.worker: record.samples_per_second for record in records[-LATEST:]}.values())
 
 
 def trial_line(tried: str, record: TrialRecord) -> str:
@@ -119,8 +157,8 @@ def _print_event(event: Event, tracker: Tracker, console: Console, metric: str) 
             console.remark()
             console.remark(tracker.heading(), "bold")
             console.remark(words.starts_from(event.knowledge), "dim")
-        case RoundPlanned() if 0 < event.known < event.trials and not console.live:
-            console.remark(f"{words.count(event.known, 'trial')} of {event.trials} already done")
+        case RoundPlanned() if 0 < len(event.known) < event.trials and not console.live:
+            console.remark(f"{words.count(len(event.known), 'trial')} of {event.trials} already done")
         case TrialDone() if not console.live or console.verbose:
             console.remark(f"{tracker.known + tracker.done}/{tracker.planned}  {trial_line(tracker.tried(event.record), event.record)}")
         case StageConcluded():
@@ -129,8 +167,7 @@ def _print_event(event: Event, tracker: Tracker, console: Console, metric: str) 
             for note in conclusion.notes:
                 console.say(f"note: {note}", "yellow")
             if not console.quiet:
-                ranges = conclusion.detail.get("ranges", ())
-                console.verbatim(words.range_plot(ranges, conclusion.detail.get("suggested")))
+                show_plots(conclusion, tracker.records, console)
                 console.table(stage_table(conclusion, metric))
         case Remark():
             console.remark(event.text, "yellow")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import ConfigOptions, OptionalRunDir, Options, OutputOptions, RunDirectory, Sets, spread_options
 from hptune.errors import HptuneError, InputError, RunDirectoryError
 
@@ -16,13 +18,35 @@ if TYPE_CHECKING:
     from hptune.config.loader import LoadedConfig
     from hptune.report.run import Run
 
-Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False)]
-RunDirectories = Annotated[list[Path], typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False)]
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG|RUN_DIR", help="A config, or a run directory.", show_default=False, autocompletion=completion.sources),
+]
+RunDirectories = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN_DIR RUN_DIR...", help="Run directories.", show_default=False, autocompletion=completion.run_directories),
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where run directories lie.")]
-Stage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="One stage only, e.g. momentum.", show_default=False)]
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="STAGE",
+        help="One stage only, e.g. momentum.",
+        show_default=False,
+        autocompletion=completion.words(completion.STAGES),
+    ),
+]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Leave damaged lines out of the journal, keeping the damaged file; then go on.")]
 Target = Annotated[
-    str, typer.Option("--to", metavar="NAME", help="pytorch, lightning, fastai, huggingface, timm or optuna.", show_default=False)
+    str,
+    typer.Option(
+        "--to",
+        metavar="NAME",
+        help="pytorch, lightning, fastai, huggingface, timm or optuna.",
+        show_default=False,
+        autocompletion=completion.words(completion.TOOLS),
+    ),
 ]
 
 
@@ -56,7 +80,7 @@ def recommend(source: Source, options: OutputOptions, run_dir: OptionalRunDir = 
     if loaded is not None:
         _note_differences(source, loaded, run, console)
     if run.recommendation is None:
-        raise HptuneError(f"{run.layout.root}: nothing to recommend yet, no stage is finished (hptune run does them all)")
+        raise HptuneError(f"{run.layout.root}: nothing to recommend yet, no stage is finished; go on with: {_going_on(run)}")
     reports.write_results(run)
     for note in run.notes:
         console.say(f"note: {note}", "yellow")
@@ -69,7 +93,7 @@ def recommend(source: Source, options: OutputOptions, run_dir: OptionalRunDir = 
 def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> None:
     """Show the tables of a run."""
     from hptune.cli.documents import run_document
-    from hptune.cli.summary import show_recommendation, show_stages
+    from hptune.cli.summary import show_next, show_recommendation, show_stages, shown
 
     console = options.console()
     run = load_run(run_dir)
@@ -83,12 +107,15 @@ def show(run_dir: RunDirectory, options: OutputOptions, stage: Stage = None) -> 
     show_stages(run, stages, console)
     if stage is None:
         show_recommendation(run, console)
+    else:
+        show_next([["show", shown(run_dir)]], console)
 
 
 @spread_options
 def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
     """Show runs side by side: settings that differ, cost, recommendations, and what confirm showed."""
-    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, given_twice
+    from hptune.cli.comparison import comparison_document, comparison_notes, comparison_tables, differences, given_twice
+    from hptune.cli.summary import show_next
 
     if len(run_dirs) < 2:
         raise InputError(f"{run_dirs[0]} alone: this command compares two run directories or more; hptune show shows one")
@@ -110,6 +137,9 @@ def compare(run_dirs: RunDirectories, options: OutputOptions) -> None:
             console.say(heading, "bold")
         console.table(table)
         console.say()
+    for sentence in differences(compared):
+        console.say(sentence, "bold")
+    show_next([["show", str(path)] for path in run_dirs], console)
 
 
 @spread_options
@@ -117,6 +147,7 @@ def runs(options: OutputOptions, folder: Folder = Path("runs")) -> None:
     """List the run directories in a folder."""
     from hptune.cli.documents import run_summary
     from hptune.cli.results import runs_table
+    from hptune.cli.summary import show_next
     from hptune.report import load
 
     console = options.console()
@@ -132,19 +163,23 @@ def runs(options: OutputOptions, folder: Folder = Path("runs")) -> None:
         console.document(summaries)
     elif summaries:
         console.table(runs_table(summaries))
+        readable = [summary["run_dir"] for summary in summaries if "error" not in summary]
+        show_next([*([["show", readable[0]]] if readable else []), *([["compare", *readable[:2]]] if len(readable) > 1 else [])], console)
     else:
         console.say(f"no run directories in {folder}")
+        show_next([["init"]], console)
 
 
 @spread_options
 def report(run_dir: RunDirectory, options: Options) -> None:
     """Write report.html and the PNG figures, from the run directory alone."""
     from hptune import report as reports
-    from hptune.cli.summary import shown
+    from hptune.cli.summary import next_after, show_next, shown
 
-    run = load_run(run_dir)
+    run, console = load_run(run_dir), options.console()
     reports.write_report(run)
-    options.console().say(f"wrote {shown(run.layout.report)} and {shown(run.layout.figures)}")
+    console.say(f"wrote {shown(run.layout.report)} and {shown(run.layout.figures)}")
+    show_next(next_after(run), console)
 
 
 @spread_options
@@ -183,6 +218,13 @@ def _run_directory_of(source: Path, loaded: LoadedConfig, run_dir: Path | None) 
     if not is_run_directory(root):
         raise InputError(f"{root} holds no run of {source} yet: hptune run {source} makes one, --run-dir names another")
     return root
+
+
+def _going_on(run: Run) -> str:
+    from hptune.cli import words
+    from hptune.cli.summary import shown
+
+    return shlex.join(["hptune", *words.going_on(shown(run.layout.root))])
 
 
 def _salvage(root: Path, console: Console) -> None:

@@ -99,11 +99,10 @@ def _cells(rank: int, row: Row) -> tuple[str, ...]:
 def facts_line(task: Task | Check) -> str:
     """Data, model and device in one line."""
     numerics = task.numerics
-    device = f"{numerics.device} ({numerics.device_model})" if numerics.device_model else numerics.device
     samples = f"{task.train_samples:,} training, {task.val_samples:,} validation"
     samples += f", {task.test_samples:,} test samples" if task.test_samples else " samples"
     kind = f"{task.classes} classes" if task.classes else "regression"
-    return f"{samples}; {kind}; {words.count(task.parameters, 'parameter')}; {device}, {words.numerics(numerics)}"
+    return f"{samples}; {kind}; {words.count(task.parameters, 'parameter')}; {words.device(numerics)}, {words.numerics(numerics)}"
 
 
 def estimate_table(check: Check) -> Table:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hptune.cli import completion
 from hptune.cli.options import ConfigFile, TrainingOptions, spread_options
-from hptune.errors import InputError
+from hptune.errors import InputError, StageError
 
 if TYPE_CHECKING:
     from hptune.cli.console import Console
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from hptune.session import Session
 
 STAGES_BY_WORD = {"batch-size": "batch_size", "momentum": "momentum", "wd": "weight_decay", "weight-decay": "weight_decay"}
-SweepKey = Annotated[str, typer.Argument(metavar="KEY", help="batch-size, momentum, wd, or any config key.", show_default=False)]
+SweepKey = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="batch-size, momentum, wd, or any config key.",
+        show_default=False,
+        autocompletion=completion.words(completion.SWEEPS),
+    ),
+]
 Values = Annotated[
     str | None, typer.Option("--values", metavar="A,B,C", help="The values to compare; for wd and its like: instead of the config's.")
 ]
@@ -95,19 +104,29 @@ def _search(job: Job, options: TrainingOptions) -> None:
     console = options.console()
     loaded = job.loaded
     with options.blamed(loaded), continuing(), output_reserved(options.json):
+        from hptune.cli.summary import show_next, shown
         from hptune.knowledge import enabled_stages
         from hptune.session import open_session
 
         console.remark(f"{loaded.experiment.name}: opening data and model", "dim")
         with open_session(loaded, run_dir=options.run_dir, fresh=options.fresh, command=command_line()) as session:
-            _follow(job, session, tuple(job.stages or enabled_stages(loaded.experiment)), console)
+            try:
+                _follow(job, session, tuple(job.stages or enabled_stages(loaded.experiment)), console)
+            except StageError:
+                show_next([["show", shown(session.layout.root)], ["explain", "clues"]], console)
+                raise
             if job.whole:
                 console.remark("writing tables, figures and the report", "dim")
                 session.finish()
+            if session.tracking.names:
+                console.remark(f"telling {', '.join(session.tracking.names)}", "dim")
+    for remark in session.tracking.remarks():
+        console.say(remark, "yellow")
     _conclude(job, session, console)
 
 
 def _follow(job: Job, session: Session, stages: tuple[str, ...], console: Console) -> None:
+    from hptune.cli import words
     from hptune.cli.progress import follow
     from hptune.cli.results import facts_line
 
@@ -115,22 +134,21 @@ def _follow(job: Job, session: Session, stages: tuple[str, ...], console: Consol
     for note in session.task.notes:
         console.say(f"note: {note}", "yellow")
     metric = session.experiment.metric.name or "metric"
-    follow(job.events(session), console, stages=stages, where=session.task.numerics.device, metric=metric)
+    follow(job.events(session), console, stages=stages, where=words.device(session.task.numerics), metric=metric)
 
 
 def _conclude(job: Job, session: Session, console: Console) -> None:
     """Say what came out and what to type next."""
     from hptune import report
-    from hptune.cli import words
     from hptune.cli.documents import run_document
-    from hptune.cli.summary import show_recommendation, shown
+    from hptune.cli.summary import show_next, show_recommendation, shown
 
     run = report.load(session.layout.root)
     if job.whole:
         show_recommendation(run, console)
     else:
         console.remark(f"tables: {shown(session.layout.tables)}", "dim")
-        console.verbatim([] if console.quiet else words.next_commands([[job.following, shown(session.layout.root)]]))
+        show_next([[job.following, shown(session.layout.root)]], console)
     if console.as_json:
         console.document(run_document(run))
 

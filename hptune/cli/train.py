@@ -34,6 +34,8 @@ def train(config: ConfigFile, options: TrainingOptions) -> None:
         console.remark(f"{loaded.experiment.name}: opening data and model", "dim")
         with open_session(loaded, run_dir=options.run_dir, fresh=options.fresh, command=command_line(), training=True) as session:
             record = _train(session, console)
+    for remark in session.tracking.remarks():
+        console.say(remark, "yellow")
     _conclude(session, record, console)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hptune.analysis.wording import format_number
@@ -28,7 +28,6 @@ LABELS = {
     "momentum_min": "momentum minimum",
     "weight_decay": "weight decay",
 }
-BARS = "▁▂▃▄▅▆▇█"
 BAR = 20  # characters of a progress bar
 
 
@@ -79,10 +78,10 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.0f} %" if share >= 0.095 or not share else f"{100 * share:.1f} %"
 
 
-def bar(done: int, total: int) -> str:
+def bar(done: int, total: int, width: int = BAR) -> str:
     """How much of `total` is done, as a bar."""
-    filled = round(BAR * done / total) if total else 0
-    return "━" * filled + "╌" * (BAR - filled)
+    filled = round(width * done / total) if total else 0
+    return "━" * filled + "╌" * (width - filled)
 
 
 def fitting(parts: Sequence[str], width: int) -> str:
@@ -112,32 +111,19 @@ def starts_from(knowledge: Knowledge) -> str:
     return "from " + "; ".join(f"{', '.join(texts)} ({named.get(source, title(source))})" for source, texts in groups.items())
 
 
-def range_plot(ranges: Sequence[Mapping[str, Sequence[float]]], suggested: float | None) -> list[str]:
-    """The mean validation loss of the ramps over the LR, as bars: two lines, the second the axis. Nothing without two points."""
-    shortest = min((len(series["lr"]) for series in ranges), default=0)
-    rates = [ranges[0]["lr"][i] for i in range(shortest)]
-    means = [sum(series["val_loss"][i] for series in ranges) / len(ranges) for i in range(shortest)]
-    points = [(lr, loss) for lr, loss in zip(rates, means, strict=True) if math.isfinite(loss) and loss > 0]
-    if len(points) < 2:
-        return []
-    first = points[0][1]
-    heights = [math.log(min(loss, 1.5 * first)) for _, loss in points]  # a diverging end must not flatten the rest
-    low, high = min(heights), max(heights)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    bars = "".join(BARS[round((height - low) * scale)] * 2 for height in heights)
-    left, right = number(points[0][0]), number(points[-1][0])
-    axis = list(left.ljust(len(bars) - len(right)) + right)
-    if suggested is not None:
-        at = 2 * min(range(len(points)), key=lambda i: abs(math.log(points[i][0] / suggested)))
-        mark = f"^{number(suggested)}"
-        if len(left) < at and at + len(mark) < len(bars) - len(right):
-            axis[at : at + len(mark)] = mark
-    return [f"val loss  {bars}", f"LR        {''.join(axis)}"]
-
-
 def next_commands(commands: Sequence[Sequence[str]]) -> list[str]:
     """Commands to type next, quoted for a shell."""
     return ["next:", *(f"  {shlex.join(['hptune', *command])}" for command in commands)]
+
+
+def going_on(run_dir: str) -> list[str]:
+    """The command that goes on with a run, from its directory alone."""
+    return ["run", f"{run_dir}/config.yaml", "--run-dir", run_dir]
+
+
+def device(settled: Numerics) -> str:
+    """The device, with its model where that is known: `cuda (NVIDIA H100)`."""
+    return f"{settled.device} ({settled.device_model})" if settled.device_model else settled.device
 
 
 def numerics(settled: Numerics) -> str:

@@ -16,6 +16,7 @@ from hptune.config.reading import NUMBERS, TAG
 from hptune.config.tree import Tree
 
 WIDTH = 120
+PLAIN = re.compile(r"[A-Za-z_./~][\w./:~+-]*[\w/]")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -39,6 +40,29 @@ def to_yaml(tree: Tree, comments: Sequence[str] = ()) -> str:
     lines = [line for comment in comments for line in comment.splitlines() or [""]]
     head = "".join(f"# {line}".rstrip() + "\n" for line in lines)
     return head + yaml.dump(tree, Dumper=_Dumper, default_flow_style=None, sort_keys=False, allow_unicode=True, width=WIDTH)
+
+
+def inline(value: Any) -> str:
+    """Return `value` as YAML on one line, numbers as short as they can be said: `{hidden: [64, 64], lr: 1e-3}`."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{inline(key)}: {inline(inside)}" for key, inside in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    if isinstance(value, float):
+        return _short(value)
+    if isinstance(value, str) and PLAIN.fullmatch(value):  # PyYAML quotes every colon, though one inside a word needs none
+        without = value.replace(":", "")
+        return value if _flow(without) == without else _flow(value)
+    return _flow(value)
+
+
+def _flow(value: Any) -> str:
+    return yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9).strip()[1:-1]
+
+
+def _short(value: float) -> str:
+    text = min((f"{value:g}", re.sub(r"\.?0*e\+?(-?)0*", r"e\1", f"{value:e}")), key=len)
+    return text if float(text) == value else repr(value)
 
 
 def as_written(resolved: Any, raw: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,7 @@ def _validated(content: Mapping[str, Any], places: Mapping[str, str], path: Path
         return _locate(key, places, path)
 
     written = plain(content, locate)
+    _check_filled_in(written, locate)
     expanded = plain(expand(written, os.environ, text_keys=TEXT_KEYS, locate=locate), locate)
     resolved = resolve(expanded, directory)
     if path is not None and resolved.get("name") is None:
@@ -166,6 +167,14 @@ def _validated(content: Mapping[str, Any], places: Mapping[str, str], path: Path
         raise explain(error, resolved, locate) from None
     check_files(resolved, locate, expanded)
     return LoadedConfig(experiment=experiment, tree=written, path=path, directory=directory, places=places)
+
+
+def _check_filled_in(written: Tree, locate: Callable[[str], str | None]) -> None:
+    """Raise ConfigError where a value is still to be given by the user."""
+    keys = tree.unfilled(written)
+    if keys:
+        others = f"; so do {', '.join(keys[1:])}" if len(keys) > 1 else ""
+        raise ConfigError(f"still says {tree.FILL_IN}: give a value{others}", where=locate(keys[0]), key=keys[0])
 
 
 def _locate(key: str, places: Mapping[str, str], path: Path | None) -> str | None:

@@ -38,6 +38,11 @@ def relocate(written: Tree, raw: Tree, directory: Path, destination: Path) -> Tr
     return written
 
 
+def as_written_in(folder: Path, given: str) -> str:
+    """A path given on the command line as a config in `folder` names it; absolute ones and `~` stay as they are."""
+    return escape(given if _at_home(given).is_absolute() else _relative(Path(given).absolute(), folder.absolute()))
+
+
 def check_files(tree: Tree, locate: Callable[[str], str | None], shown: Tree) -> None:
     """Raise ConfigError where a target's file does not exist; `shown` holds the targets as the user wrote them."""
     for key in TARGETS:

@@ -217,6 +217,7 @@ class Experiment(Section):
     device: Annotated[str, StringConstraints(pattern=DEVICES), needs("auto, cpu, cuda, cuda:N or mps")] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
+    tracking: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @field_validator("name")

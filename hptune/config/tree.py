@@ -12,6 +12,8 @@ from hptune.errors import ConfigError, abridged
 Tree = dict[str, Any]
 COMPONENTS = ("model", "loss", "metric")
 """Blocks that may be given as a plain word, which stands for their `name`."""
+FILL_IN = "FILL_IN"
+"""What a starter config says in place of a value that only the user knows."""
 
 
 def get(tree: Any, key: str) -> Any:
@@ -24,6 +26,14 @@ def get(tree: Any, key: str) -> Any:
         else:
             return None
     return tree
+
+
+def unfilled(tree: Any, key: str = "") -> list[str]:
+    """The dotted keys at which `tree` still says FILL_IN."""
+    if isinstance(tree, dict | list):
+        inside = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return [found for name, value in inside for found in unfilled(value, f"{key}.{name}".lstrip("."))]
+    return [key] if tree == FILL_IN else []
 
 
 def replaced(tree: Tree, key: str, value: Any, *, where: str | None = None) -> Tree:

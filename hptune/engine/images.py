@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hptune.engine.arrays import Arrays
+from hptune.engine.folders import class_folders, image_files, opened, part_folders
 from hptune.errors import DataError, said_by
 from hptune.pulse import PULSE
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""Pillow goes by content, not by name; among its other formats is one that is given to Ghostscript to run."""
 GRAY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes: of 1, 8 and 16 bits
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,56 +35,13 @@ def read_image_folder(root: Path, size: int | None) -> dict[str, Arrays]:
     it all must have one size. Classes are numbered by the sorted names of the training part's folders. Raises DataError for missing
     or empty folders, folders of unknown classes, damaged images, and differing sizes; OSError for a folder that cannot be listed.
     """
-    folders = _part_folders(root)
-    classes = _class_folders(folders["train"])
-    files = {part: _files(folder, classes) for part, folder in folders.items()}
+    folders = part_folders(root)
+    classes = class_folders(folders["train"])
+    files = {part: image_files(folder, classes) for part, folder in folders.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on odd metadata, large images and transparency that is left out
         form = _common_form([file for found in files.values() for file, _ in found], size)
         return {part: _decode(found, form, folders[part]) for part, found in files.items()}
-
-
-def _part_folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}: data.root must hold one subfolder of images a class, or train/ and val/ with those")
-    parts = {part: root / part for part in PARTS if _is_folder(root / part)}
-    if not parts:
-        return {"train": root}
-    if "train" not in parts:
-        raise DataError(f"{root} has {' and '.join(parts)} but no train folder: put the training images into {root / 'train'}")
-    return parts
-
-
-def _class_folders(folder: Path) -> list[str]:
-    names = sorted(child.name for child in folder.iterdir() if not child.name.startswith(".") and _is_folder(child))
-    if not names:
-        raise DataError(f"{folder} has no subfolders: give it one subfolder of images for each class")
-    return names
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether `path` is a folder. Raises DataError for a link that leads nowhere, which may stand for a class that is not there."""
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path} is a link that leads nowhere: mend or remove it")
-    return path.is_dir()
-
-
-def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """The image files of one part with their class numbers, sorted by path."""
-    found = []
-    for name in _class_folders(folder):
-        if name not in classes:
-            raise DataError(f"{folder / name} is a class that the training part does not have: its classes are {', '.join(classes[:10])}")
-        images = sorted(file for file in (folder / name).rglob("*") if _is_image(file, folder / name))
-        if not images:
-            raise DataError(f"{folder / name} holds no images: put files such as .png or .jpg into it, or remove it")
-        found += [(file, classes.index(name)) for file in images]
-    return found
-
-
-def _is_image(file: Path, folder: Path) -> bool:
-    """Whether `file` is named like an image and not hidden, nor inside a hidden folder (editors keep copies in such)."""
-    return file.suffix.lower() in EXTENSIONS and not any(name.startswith(".") for name in file.relative_to(folder).parts)
 
 
 def _common_form(files: list[Path], size: int | None) -> _Form:
@@ -107,7 +59,7 @@ def _common_form(files: list[Path], size: int | None) -> _Form:
 
 
 def _header(file: Path) -> _Form:
-    with _opened(file) as image:
+    with opened(file) as image:
         return _Form(image.mode, image.size)
 
 
@@ -130,7 +82,7 @@ def _decode(files: list[tuple[Path, int]], form: _Form, folder: Path) -> Arrays:
 def _pixels(file: Path, form: _Form) -> NDArray[np.uint8]:
     """One image as (channels, height, width)."""
     PULSE.beat()
-    with _opened(file) as image:
+    with opened(file) as image:
         converted = _in_8_bits(image).convert(form.mode)
         if converted.size != form.size:
             converted = converted.resize(form.size, Image.Resampling.BILINEAR)
@@ -148,13 +100,3 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("its pixels have more than 16 bits")
     return Image.fromarray((values >> 8).astype(np.uint8))
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """The image in `file`. Whatever goes wrong with it inside the block becomes a DataError that names it."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            yield image
-    except Exception as error:  # damaged bytes can make a decoder fail anywhere, and each format has its own
-        raise DataError(f"{file} cannot be read as an image ({said_by(error)}): replace or remove it") from error

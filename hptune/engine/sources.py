@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,11 @@ from hptune.config.schema import Data
 from hptune.engine.arrays import Arrays, as_arrays
 from hptune.engine.datasets import Items, as_items, tensors_of
 from hptune.engine.images import read_image_folder
+from hptune.engine.npz import names_shown, read_npz
 from hptune.engine.targets import call_target, source_hash
 from hptune.errors import ConfigError, DataError, said_by
 
 Samples = Arrays | Items
-ZIP, NPY = (b"PK\3\4", b"PK\5\6"), b"\x93NUMPY"  # how an .npz (the second one empty) and an .npy begin
-HOW_TO_WRITE = "write it with numpy.savez(path, x_train=…, y_train=…)"
 VISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """torchvision's classes. They, and scikit-learn, take seconds to import: only whoever reads these sources waits for that."""
 
@@ -153,7 +150,7 @@ def _image_folder(section: Data) -> Source:
 def _npz(section: Data) -> Source:
     """`x_train, y_train` and optionally `x_val, y_val, x_test, y_test`; further arrays may serve as groups."""
     path = Path(section.path or "")
-    held = _read_npz(path)
+    held = read_npz(path)
     parts: dict[str, Samples] = {}
     for part in ("train", "val", "test"):
         names = (f"x_{part}", f"y_{part}")
@@ -162,61 +159,15 @@ def _npz(section: Data) -> Source:
             parts[part] = as_arrays(held[names[0]], held[names[1]], part=f"the {part} part of {path}", layout=section.layout)
         elif there or part == "train":
             lacking = " and ".join(name for name in names if name not in held)
-            raise DataError(f"{path} has no {lacking}: it holds {_names(held)}")
+            raise DataError(f"{path} has no {lacking}: it holds {names_shown(held)}")
     groups = _groups(held, section.split["group"], len(parts["train"]), path) if isinstance(section.split, dict) else None
     return Source(where=str(path), parts=parts, groups=groups)
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays by name. Whatever else the archive has as members (a note, say) is left out."""
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header that Python 2 wrote
-            start = file.read(len(NPY))
-            if start == NPY:
-                raise DataError(f"{path} is a single array, not an .npz: {HOW_TO_WRITE}")
-            if not start.startswith(ZIP):  # NumPy would take it for a pickle, and advise to trust it
-                raise DataError(f"{path} cannot be read as an .npz file (it does not begin as one): {HOW_TO_WRITE}")
-            file.seek(0)
-            held = np.load(file, allow_pickle=False)
-            twice = [name for name, times in Counter(held.files).items() if times > 1]
-            if twice:
-                raise DataError(f"{path} holds several arrays under the name {_names(twice)}: {HOW_TO_WRITE}")
-            read = {name: _read_array(held, name, path) for name in held.files}
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path} (data.path)") from error
-    except Exception as error:  # damaged bytes can make zipfile, its decompressors and NumPy fail anywhere
-        raise DataError(f"{path} cannot be read as an .npz file ({said_by(error)}): {HOW_TO_WRITE}") from error
-    return {name: array for name, array in read.items() if isinstance(array, np.ndarray)}
-
-
-def _read_array(held: Mapping[str, Any], name: str, path: Path) -> Any:
-    try:
-        return held[name]
-    except MemoryError as error:
-        large = f"{_names([name])} of {path} does not fit into main memory, or its header is damaged"
-        raise DataError(f"{large} ({said_by(error)}): {HOW_TO_WRITE}") from error
-    except ValueError as error:
-        if "Object arrays" in str(error):
-            held_are = "Python objects (or rows of different length)"
-            raise DataError(f"{_names([name])} of {path} holds {held_are}: save numbers in an array of one shape") from error
-        if "allow_pickle" in str(error):  # an advice to trust the file
-            raise DataError(f"{_names([name])} of {path} has a header longer than is safe to read: {HOW_TO_WRITE}") from error
-        raise
-
-
-def _names(names: Iterable[str]) -> str:
-    """Names as a message shows them: those in a damaged file can be long, many and unprintable."""
-    shown = [repr(name)[1:-1][:40] for name in sorted(names)]
-    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "") or "nothing"
 
 
 def _groups(held: Mapping[str, NDArray[Any]], key: str, samples: int, path: Path) -> NDArray[np.generic]:
     if key not in held:
         close = difflib.get_close_matches(key, held, n=1)
-        hint = f": did you mean {close[0]!r}?" if close else f": it holds {_names(held)}"
+        hint = f": did you mean {close[0]!r}?" if close else f": it holds {names_shown(held)}"
         raise ConfigError(f"{path} has no array {key!r}{hint}", key="data.split.group")
     if held[key].shape != (samples,):
         raise DataError(f"{key} of {path} has shape {held[key].shape}: groups need one entry for each of the {samples} training samples")

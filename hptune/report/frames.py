@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, TypeGuard
@@ -17,6 +17,8 @@ from hptune.report.run import Run, StageResult
 from hptune.trial import TrialRecord
 
 SHOWN = 20  # candidates in a chart; the table has them all
+SEEDS = 12  # of a candidate in a chart, where there are more
+SECOND_LINE = " | "  # where a label goes on below
 SEPARATOR = " · "
 ABBREVIATIONS = {"lr": "LR", "batch_size": "batch", "weight_decay": "decay"}
 
@@ -46,10 +48,10 @@ def axis(conclusion: Conclusion) -> Axis:
 
 
 def range_frame(conclusion: Conclusion) -> pd.DataFrame:
-    """The LR range tests: columns lr, loss, part (validation | training), seed; finite values only."""
+    """The LR range tests: columns lr, loss, part (validation | training), seed; finite values only, the first `SEEDS` seeds."""
     rows = [
         {"lr": lr, "loss": loss, "part": part, "seed": str(series["repetition"])}
-        for series in conclusion.detail.get("ranges", ())
+        for series in conclusion.detail.get("ranges", ())[:SEEDS]
         for part, key in (("validation", "val_loss"), ("training", "train_loss"))
         for lr, loss in zip(series["lr"], series[key], strict=False)
         if is_number(loss) and is_number(lr) and lr > 0
@@ -60,29 +62,30 @@ def range_frame(conclusion: Conclusion) -> pd.DataFrame:
 def candidate_frame(conclusion: Conclusion) -> pd.DataFrame:
     """One row a candidate with a finite loss, best first: its place on the axis, loss and interval, and what a tooltip says.
 
-    Columns label, value, val_loss, low, high, shown, beyond, verdict, chosen, seeds, settings. `shown` is the loss, or the upper limit of
-    the chart where the loss lies beyond it: `beyond` then says the loss. `low` and `high` equal `shown` where there is no interval.
+    Columns label, value, val_loss, low, high, shown, beyond, verdict, chosen, seeds, settings, interval. `shown` is the loss, or the
+    upper limit of the chart where the loss lies beyond it: `beyond` then says the loss. `low` and `high` equal `shown` where there is no
+    interval.
     """
     usable = [row for row in conclusion.rows if math.isfinite(row.val_loss)][:SHOWN]
-    limit = upper_limit(row.val_loss for row in usable)
+    limit = _limit(usable)
     return pd.DataFrame([_candidate(row, limit) for row in usable], columns=list(_CANDIDATE))
 
 
 def seed_frame(stage: StageResult, conclusion: Conclusion) -> pd.DataFrame:
-    """One row a seed of each candidate of `candidate_frame`: columns label, value, seed, val_loss, shown."""
+    """One row a seed of each candidate of `candidate_frame`, the first `SEEDS`: columns label, value, seed, val_loss, shown."""
     records = {record.trial_id: record for record in stage.records}
     usable = [row for row in conclusion.rows if math.isfinite(row.val_loss)][:SHOWN]
-    limit = upper_limit(row.val_loss for row in usable)
+    limit = _limit(usable)
     rows = [
         {
-            "label": label(row),
+            "label": _label(row),
             "value": _value(row),
             "seed": str(records[trial].spec.repetition),
             "val_loss": records[trial].val_loss,
             "shown": min(records[trial].val_loss, limit),
         }
         for row in usable
-        for trial in row.trials
+        for trial in row.trials[:SEEDS]
         if trial in records and math.isfinite(records[trial].val_loss)
     ]
     return pd.DataFrame(rows, columns=["label", "value", "seed", "val_loss", "shown"])
@@ -96,17 +99,32 @@ def missing_candidates(conclusion: Conclusion) -> str:
     return "; ".join([*parts, *([f"the best {SHOWN} are shown, {more} more are in the table"] if more > 0 else [])])
 
 
+def missing_seeds(seeds: int) -> str:
+    """A remark on seeds that a chart leaves out; empty where it shows them all."""
+    return f" The first {SEEDS} of {seeds} seeds are shown." if seeds > SEEDS else ""
+
+
+def has_timescale(conclusion: Conclusion) -> bool:
+    """Whether the candidates are weight decays, with the epochs over which each forgets."""
+    return bool(conclusion.rows) and "timescale_epochs" in dict(conclusion.rows[0].values)
+
+
+def with_curves(conclusion: Conclusion) -> list[Row]:
+    """The candidates whose loss curves are drawn: the chosen one, then the baseline where it is one."""
+    rows = [row for row in conclusion.rows if row.chosen or dict(row.values).get("candidate") == "baseline"]
+    return sorted(rows, key=lambda row: not row.chosen)
+
+
 def curve_frame(stage: StageResult, conclusion: Conclusion) -> pd.DataFrame:
-    """Loss curves of the chosen candidate (and the baseline, where it is one of the candidates) on every seed.
+    """Loss curves of the chosen candidate (and the baseline, where it is one of the candidates) on the first `SEEDS` seeds.
 
     Columns epoch, loss, part (training | validation), seed, candidate; finite values only.
     """
     records = {record.trial_id: record for record in stage.records}
-    shown = [row for row in conclusion.rows if row.chosen or dict(row.values).get("candidate") == "baseline"]
     rows = [
         point
-        for row in shown
-        for trial in row.trials
+        for row in with_curves(conclusion)
+        for trial in row.trials[:SEEDS]
         if trial in records
         for point in _curve_points(records[trial], stage.knowledge.train_samples, label(row))
     ]
@@ -161,7 +179,7 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-_CANDIDATE = ("label", "value", "val_loss", "low", "high", "shown", "beyond", "verdict", "chosen", "seeds", "settings")
+_CANDIDATE = ("label", "value", "val_loss", "low", "high", "shown", "beyond", "verdict", "chosen", "seeds", "settings", "interval")
 
 
 def _candidate(row: Row, limit: float) -> Mapping[str, Any]:
@@ -169,7 +187,7 @@ def _candidate(row: Row, limit: float) -> Mapping[str, Any]:
     has_interval = math.isfinite(row.val_loss_low) and math.isfinite(row.val_loss_high)
     low, high = (row.val_loss_low, row.val_loss_high) if has_interval else (shown, shown)
     return {
-        "label": label(row),
+        "label": _label(row),
         "value": _value(row),
         "val_loss": row.val_loss,
         "low": min(low, limit),
@@ -180,7 +198,23 @@ def _candidate(row: Row, limit: float) -> Mapping[str, Any]:
         "chosen": "goes on" if row.chosen else "",
         "seeds": row.seeds,
         "settings": ", ".join(f"{name} {format_number(value)}" for name, value in row.values),
+        "interval": f"{format_number(low)} to {format_number(high)}" if has_interval else "none",
     }
+
+
+def _label(row: Row) -> str:
+    """What stands at the axis: `label`, and below a weight decay the epochs over which it forgets."""
+    epochs = dict(row.values).get("timescale_epochs")
+    if epochs is None:
+        return label(row)
+    return f"{label(row)}{SECOND_LINE}{epochs if isinstance(epochs, str) else f'{epochs:,.{0 if epochs >= 10 else 1}f} epochs'}"
+
+
+def _limit(rows: Sequence[Row]) -> float:
+    """The upper limit of a chart of these rows: intervals of losses in sight are whole, and the baseline is always in sight."""
+    limit = upper_limit(row.val_loss for row in rows)
+    in_sight = [row for row in rows if row.val_loss <= limit or ("candidate", "baseline") in row.values]
+    return max([limit, *(high for row in in_sight if math.isfinite(high := max(row.val_loss, row.val_loss_high)))])
 
 
 def _value(row: Row) -> float | None:

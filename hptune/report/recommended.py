@@ -84,12 +84,23 @@ def verdict(recommendation: Recommendation) -> str:
 
 
 def gain_text(recommendation: Recommendation) -> str:
-    """The measured ratio of validation losses with its interval; empty where there is none."""
+    """The measured change of the validation loss with its interval; empty where there is none."""
     gain = recommendation.gain or {}
     ratio, low, high = (gain.get(key, math.nan) for key in ("ratio", "low", "high"))
     if not math.isfinite(ratio):
         return ""
-    change = f"{abs(1 - ratio):.1%} {'lower' if ratio < 1 else 'higher'} validation loss"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return f"{change}, no interval can be given"
-    return f"{change}, 95 % interval of the ratio [{low:.3f}, {high:.3f}]"
+        return f"validation loss {change(ratio)}, no interval can be given"
+    return f"validation loss {change(ratio)}, {interval_text(low, high)}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """The 95 % interval of a ratio of losses as changes in per cent, the smaller gain first."""
+    first, last = change(high), change(low)
+    words = first.split()[-1]
+    return f"95 % interval {first.removesuffix(f' % {words}') if last.endswith(words) else first} to {last}"
+
+
+def change(ratio: float) -> str:
+    """A ratio of losses as a change in per cent."""
+    return f"{abs(1 - ratio):.1%} {'lower' if ratio <= 1 else 'higher'}".replace("%", " %")

@@ -54,10 +54,18 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Everything a run directory holds, read once.
+    """Everything a run directory holds, read once; `hptune.run` and `hptune.load_run` return it. A notebook shows its summary.
 
     `config_text` is config.yaml as it stands; `loaded` its validated form, None where it cannot be read on this machine (`notes` says
-    why). `records`: every trial of the journal, `train`'s own included. `notes`: sentences on what a reader should know.
+    why). `records`: every trial of the journal, `train`'s own included. `notes`: sentences on what a reader should know. `recommendation`:
+    what the finished stages add up to, None before the first; its `hyperparameters` are for the full length.
+
+    >>> import hptune
+    >>> run = hptune.load_run("runs/tiny")
+    >>> run.name, run.state, [stage.name for stage in run.stages]
+    ('tiny', 'finished', ['lr_range', 'weight_decay'])
+    >>> run.recommendation.confirmed
+    False
     """
 
     name: str
@@ -88,8 +96,21 @@ class Run:
         return tuple(stage.conclusion for stage in self.stages if stage.counts and stage.conclusion is not None)
 
     @property
+    def ahead(self) -> tuple[str, ...]:
+        """Stages of the config after the latest one begun; what a budget passed over lies before it."""
+        begun = max((STAGES.index(stage.name) for stage in self.stages if stage.name in STAGES), default=-1)
+        return tuple(name for name in _missing(self.stages, self.loaded) if STAGES.index(name) > begun)
+
+    @property
     def charts(self) -> dict[str, Chart]:
-        """The report's charts by the names of their figures, e.g. `weight_decay`, as altair objects: they draw themselves in a notebook."""
+        """The report's charts by the names of their figures, e.g. `weight_decay`, as altair objects: they draw themselves in a notebook.
+
+        >>> import hptune
+        >>> charts = hptune.load_run("runs/tiny").charts
+        >>> "weight_decay" in charts
+        True
+        >>> charts["weight_decay"].save("decay.html")
+        """
         from hptune.report.charts import make_figures
 
         return {figure.name: figure.chart for figures in make_figures(self).values() for figure in figures}
@@ -102,7 +123,15 @@ class Run:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row a trial, in journal order."""
+        """One row a trial, in journal order: `trial_id`, its stage, hyper-parameters, losses, metric, cost and status.
+
+        >>> import hptune
+        >>> trials = hptune.load_run("runs/tiny").trials
+        >>> set(trials["status"]) <= {"completed", "diverged"}
+        True
+        >>> bool(trials["val_loss"].min() < 2.3)  # chance is log 10
+        True
+        """
         import pandas as pd
 
         from hptune.report.tables import TRIAL_COLUMNS, trial_rows
@@ -110,7 +139,12 @@ class Run:
         return pd.DataFrame(trial_rows(self), columns=list(TRIAL_COLUMNS))
 
     def stage(self, name: str) -> StageResult:
-        """Return the stage called `name` (a sweep: its config key). Raises InputError where the run has none of that name."""
+        """Return the stage called `name` (a sweep: its config key). Raises InputError where the run has none of that name.
+
+        >>> import hptune
+        >>> hptune.load_run("runs/tiny").stage("weight_decay").conclusion.sentence  # doctest: +ELLIPSIS
+        'weight decay ...'
+        """
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -118,7 +152,13 @@ class Run:
         raise InputError(f"{self.layout.root} has no stage {name!r}; its stages: {known}")
 
     def table(self, stage: str) -> pd.DataFrame:
-        """Return the ranked table of `stage`, columns as in `tables/<stage>.csv`."""
+        """Return the ranked table of `stage`, columns as in `tables/<stage>.csv`, the best row first. Raises InputError as `stage` does.
+
+        >>> import hptune
+        >>> table = hptune.load_run("runs/tiny").table("weight_decay")
+        >>> int(table["rank"].iloc[0]), table["verdict"].iloc[0]
+        (1, 'best')
+        """
         import pandas as pd
 
         from hptune.report.tables import stage_columns, stage_rows
@@ -129,7 +169,14 @@ class Run:
     def curve(self, trial_id: str) -> pd.DataFrame:
         """Return the per-step series of a trial, NaN where nothing was measured.
 
+        Columns: `step` (steps done), `lr`, `momentum`, `train_loss`, `val_loss`, `metric` and what else the trainer measured.
         Raises InputError where the run has no such curve, RunDirectoryError where its file is damaged.
+
+        >>> import hptune
+        >>> run = hptune.load_run("runs/tiny")
+        >>> curve = run.curve(run.trials["trial_id"].iloc[-1])
+        >>> int(curve["step"].iloc[-1]) == run.records[-1].steps
+        True
         """
         path = self.layout.curve(trial_id)
         if not path.is_file():
@@ -141,6 +188,13 @@ def load(path: str | Path) -> Run:
     """Read a run directory, whatever state it is in; nothing is written and no lock is needed.
 
     Raises RunDirectoryError where `path` is none, JournalError where its journal is damaged or from a newer hptune.
+
+    >>> import hptune
+    >>> hptune.load_run("runs/tiny").state
+    'finished'
+    >>> hptune.load_run("nowhere")
+    Traceback (most recent call last):
+    hptune.errors.RunDirectoryError: nowhere is no run directory: there is no such directory
     """
     layout = RunLayout(Path(path))
     if not is_run_directory(layout.root):
@@ -239,9 +293,13 @@ def _stage_notes(stages: Sequence[StageResult], task: Task | None) -> list[str]:
 
 def _not_run(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> list[str]:
     """A full training alone has no stages; for any other run, say what the config has besides."""
-    planned = {stage.name for stage in stages}
-    missing = [name for name in STAGES if loaded is not None and getattr(loaded.experiment.stages, name) and name not in planned]
+    missing = _missing(stages, loaded)
     return [f"not run yet, or passed over since the budget was spent: {', '.join(missing)}"] if stages and missing else []
+
+
+def _missing(stages: Sequence[StageResult], loaded: LoadedConfig | None) -> tuple[str, ...]:
+    planned = {stage.name for stage in stages}
+    return tuple(name for name in STAGES if loaded is not None and getattr(loaded.experiment.stages, name) and name not in planned)
 
 
 def _read_curve(path: Path) -> pd.DataFrame:

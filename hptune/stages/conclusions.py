@@ -69,7 +69,8 @@ def comparison(name: str, ranking: Ranking, chosen: Row, *, preferred: str) -> s
         )
     if rows:
         others = "the other" if len(rows) == 1 else f"the {len(rows)} others"
-        text += f"; {worse} of {others} shown to be worse" if worse else f"; not told apart from {others}"
+        shown = others if worse == len(rows) else f"{worse} of {others}"
+        text += f"; {shown} shown to be worse" if worse else f"; not told apart from {others}"
     return text
 
 

@@ -133,15 +133,14 @@ def _name(row: Row) -> str:
 
 def _gain_sentence(winner: Row, baseline: Row, detail: Mapping[str, Any]) -> str:
     gain = detail["gain"]
-    text = (
-        f"{_name(winner)}: loss {format_number(winner.val_loss)} against the baseline's {format_number(baseline.val_loss)} at full length"
-    )
+    name, shown = _name(winner), detail["better"]
+    text = f"{name} is better than the baseline" if shown else f"{name} goes on; that it is better than the baseline is not shown"
+    text += f": loss {format_number(winner.val_loss)} against {format_number(baseline.val_loss)}"
     if math.isfinite(gain["ratio"]):
         text += f", ratio {gain['ratio']:.2f}"
     if math.isfinite(gain["low"]):
         text += f" [{gain['low']:.2f}, {gain['high']:.2f}]"
-    shown = "better than the baseline" if detail["better"] else "that it is better than the baseline is not shown"
-    return f"{text}, {winner.seeds} paired seeds: {shown}"
+    return f"{text}, {winner.seeds} paired seed{'s' * (winner.seeds > 1)}"
 
 
 def _test_sentence(test: Mapping[str, float] | None) -> str | None:

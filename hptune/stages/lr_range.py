@@ -12,7 +12,7 @@ from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.wording import format_number
 from hptune.schedules import Schedule
 from hptune.stages.base import Knowledge
-from hptune.stages.conclusions import conclusion, nothing_usable
+from hptune.stages.conclusions import conclusion, interval, nothing_usable
 from hptune.stages.rounds import criterion, next_round, ranked
 from hptune.trial import StopRule, TrialRecord, TrialSpec
 
@@ -57,7 +57,7 @@ class LrRange:
             "high": summary.high,
         }
         if ranking.rows:
-            sentence = f"{summary.sentence}; {_verdict(ranking, _checked(done))}"
+            sentence = f"{_verdict(ranking, _checked(done))}; {summary.sentence}"
             return conclusion(self.name, ranking, done, ranking.best, sentence=sentence, detail=detail)
         found = conclusion(
             self.name, ranking, done, None, sentence=f"{summary.sentence}; the budget paid for no check of it", detail=detail
@@ -177,9 +177,8 @@ def _verdict(ranking: Ranking, checked: Sequence[TrialRecord]) -> str:
         return f"{nothing_usable('LR checked in short runs', ranking, checked)}{advice}"
     tried = sorted(row.hyperparameters.lr for row in ranking.rows)
     best = ranking.best
-    text = (
-        f"of {len(tried)} LRs checked in short runs, {format_number(best.hyperparameters.lr)} is best (loss {format_number(best.val_loss)})"
-    )
+    text = f"max LR {format_number(best.hyperparameters.lr)} goes on: loss {format_number(best.val_loss)}{interval(best)}"
+    text += f", the best of {len(tried)} checked in short runs" if len(tried) > 1 else ", the only one checked in short runs"
     if len(tried) > 1 and best.hyperparameters.lr in (tried[0], tried[-1]):
         text += ", at the edge of what was tried"
     return text

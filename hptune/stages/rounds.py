@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from hptune.analysis.ranking import Candidate, Noise, Ranking, in_race, rank
-from hptune.stages.base import Knowledge
+from hptune.analysis.ranking import NO_NOISE, Candidate, Leader, Noise, Ranking, in_race, leader, rank
+from hptune.stages.base import LONGER_REPETITIONS, Knowledge
 from hptune.trial import TrialRecord, TrialSpec, derive_seed, is_result
 
 DISAGREEING = 0.3  # of the lowest loss: seeds further apart than that may be at the edge of stability
@@ -53,6 +53,13 @@ def ranked(k: Knowledge, done: Iterable[TrialRecord], columns: Columns, *, prior
         by_metric=k.rank_by == "metric",
         larger_is_better=k.larger_is_better,
     )
+
+
+def leading(k: Knowledge, done: Iterable[TrialRecord]) -> Leader | None:
+    """The best so far by its loss, ramps left out; noise of short runs does not carry over to longer ones."""
+    runs = [record for record in done if record.spec.schedule.kind != "ramp"]
+    longer = any(record.spec.repetition >= LONGER_REPETITIONS for record in runs)
+    return leader(candidates(runs, _no_columns), prior=NO_NOISE if longer else k.noise)
 
 
 def next_round(k: Knowledge, wanted: Sequence[TrialSpec], done: Sequence[TrialRecord]) -> list[TrialSpec]:

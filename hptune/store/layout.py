@@ -68,7 +68,7 @@ class RunLayout:
 
     def curve(self, trial_id: str) -> Path:
         """The per-step series of one trial."""
-        return self.curves / f"{_file_name(trial_id)}.csv"
+        return self.curves / f"{file_name(trial_id)}.csv"
 
     @property
     def tables(self) -> Path:
@@ -77,7 +77,7 @@ class RunLayout:
 
     def table(self, stage: str, suffix: Literal["csv", "md"]) -> Path:
         """The ranked table of one stage; the stage of a key sweep is its key, e.g. `model.args.width`."""
-        return self.tables / f"{_file_name(stage)}.{suffix}"
+        return self.tables / f"{file_name(stage)}.{suffix}"
 
     @property
     def recommendation_csv(self) -> Path:
@@ -101,7 +101,7 @@ class RunLayout:
 
     def figure(self, name: str) -> Path:
         """One figure."""
-        return self.figures / f"{_file_name(name)}.png"
+        return self.figures / f"{file_name(name)}.png"
 
     @property
     def checkpoints(self) -> Path:
@@ -112,6 +112,10 @@ class RunLayout:
     def weights(self) -> Path:
         """The trained weights."""
         return self.checkpoints / "weights.pt"
+
+    def tracking(self, tool: str) -> Path:
+        """The directory of what one tracker was told, and of its files."""
+        return self.root / "tracking" / tool
 
     @property
     def lock(self) -> Path:
@@ -287,7 +291,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """Return `name` as a file or folder can bear it; two names that differ only in what cannot are taken for one."""
     return re.sub(r"[^\w.+-]", "_", name)
 
 

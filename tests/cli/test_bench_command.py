@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Hptune
+from outside import hold
 
 from hptune.cli.bench import conclusions, sizes_to_measure, speed_table, troubles
 from hptune.config.schema import Experiment
@@ -33,7 +33,7 @@ def test_bench_measures_and_writes_nothing(hptune: Hptune, project: Path) -> Non
     before = sorted(project.rglob("*"))
     answer = hptune("bench", "c.yaml", *QUICK, "--json")
     assert answer.status == 0
-    document = json.loads(answer.out)
+    document = hold(answer.out, "speeds")
     assert [found["batch_size"] for found in document["rows"]] == [64, 128], "the baseline's and the stage's"
     assert all(set(found) == FIELDS and found["status"] == "measured" for found in document["rows"])
     assert document["name"] == "made up"

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import Hptune
@@ -18,7 +19,10 @@ from test_search_commands import strict
 from hptune.cli.comparison import comparison_tables, run_titles
 from hptune.cli.console import Console
 from hptune.report import load
+from hptune.report.run import StageResult
+from hptune.report.versus import versus
 from hptune.store.journal import line_of
+from hptune.trial import TrialRecord, TrialSpec
 
 OTHER = "runs/other run"
 IDENTITY = {"data": "f1", "loss": {"name": "cross_entropy"}, "step": None, "metric": {"name": "accuracy"}}
@@ -217,3 +221,91 @@ def test_a_run_that_is_being_written_can_be_compared(hptune: Hptune, two: tuple[
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before, "nothing is written"
     with hold_lock(RunLayout(two[0])):
         assert hptune("compare", *two).status == 0
+
+
+def difference(hptune: Hptune, runs: tuple[Path, Path]) -> tuple[str, dict[str, Any]]:
+    """The last sentence of the comparison, and what the document says of it."""
+    return hptune("compare", *runs).out.splitlines()[-1], strict(hptune("compare", *runs, "--json").out)["differences"][0]
+
+
+def with_losses(run: Path, factor: float) -> None:
+    """Give all finalists of a run other learning rates, and losses `factor` times as high."""
+    stage = load(run).stage("confirm")
+    full = {trial for row in stage.conclusion.rows for trial in row.trials}  # type: ignore[union-attr]
+    renamed: dict[str, str] = {}
+
+    def moved(trial: dict[str, Any]) -> None:
+        if trial["trial_id"] in full:
+            trial["spec"]["hyperparameters"]["lr"] *= 1.5
+            trial["val_loss"] *= factor
+            renamed[trial["trial_id"]] = trial["trial_id"] = TrialRecord.from_json(trial).trial_id
+
+    def planned(plan: dict[str, Any]) -> None:
+        plan["trials"] = [renamed.get(trial, trial) for trial in plan["trials"]]
+        for _, settings in plan["knowledge"]["settings"].get("finalists", ()):
+            settings["lr"] *= 1.5
+
+    edit(run, "trial", moved)
+    edit(run, "plan", planned)
+
+
+def test_the_same_recommendation_is_called_so(hptune: Hptune, two: tuple[Path, Path]) -> None:
+    sentence, found = difference(hptune, two)
+    assert sentence == "other run against made up: the same recommendation"
+    assert (found["same"], found["claim"], found["why_not"]) == (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("factor", "claim", "said"), [(1.6, True, "worse beyond noise"), (0.6, True, "better beyond noise"), (1.0, False, "is not shown")]
+)
+def test_a_difference_is_claimed_only_beyond_noise(hptune: Hptune, two: tuple[Path, Path], factor: float, claim: bool, said: str) -> None:
+    with_losses(two[1], factor)
+    assert load(two[1]).recommendation != load(two[0]).recommendation
+    sentence, found = difference(hptune, two)
+    assert said in sentence
+    assert "shared seeds" in sentence
+    assert (found["claim"], found["same"]) == (claim, False)
+    assert found["ratio"] == pytest.approx(factor)
+    assert found["low"] < factor < found["high"]
+
+
+def test_why_nothing_can_be_said_is_said(hptune: Hptune, two: tuple[Path, Path]) -> None:
+    edit(two[1], "plan", lambda plan: plan["trials"].append("0" * 16) if plan["stage"] == "confirm" else None)
+    assert difference(hptune, two)[0].endswith("cannot be said: not both are confirmed at full length")
+    of_task(two[0], "one")
+    of_task(two[1], "other", data="f2")
+    sentence, found = difference(hptune, two)
+    assert sentence.endswith("cannot be said: their losses cannot be compared: other data")
+    assert (found["claim"], found["ratio"]) == (None, None)
+    assert found["why_not"].startswith("their losses")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why_not"),
+    [
+        ({"full_epochs": 9.0}, "they are confirmed at different lengths, 5 and 9 epochs"),
+        ({"rank_by": "metric"}, "one ranks by val_loss, the other by metric"),
+        ({}, ""),
+    ],
+)
+def test_confirmations_that_are_not_alike_are_not_compared(run_dir: Path, changes: dict[str, Any], why_not: str) -> None:
+    run = load(run_dir)
+    stages = tuple(replace(stage, knowledge=replace(stage.knowledge, **changes)) for stage in run.stages)
+    assert versus(run, replace(run, stages=stages)).why_not == why_not
+
+
+def test_confirmations_on_other_seeds_are_not_compared(run_dir: Path) -> None:
+    run = load(run_dir)
+
+    def moved(stage: StageResult) -> StageResult:
+        specs = [replace(record.spec, seed=record.spec.seed + 1) for record in stage.records]
+        return replace(stage, records=tuple(FakeRecord(record.trial_id, spec) for record, spec in zip(stage.records, specs, strict=True)))  # type: ignore[misc]
+
+    assert versus(run, replace(run, stages=tuple(map(moved, run.stages)))).why_not == "they were confirmed on different seeds"
+
+
+class FakeRecord(NamedTuple):
+    """As much of a record as tells its seed; the seed would change the id."""
+
+    trial_id: str
+    spec: TrialSpec

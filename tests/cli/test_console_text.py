@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from hptune.analysis.ranking import Row
+from hptune.analysis.ranking import Noise, Row
 from hptune.analysis.recommendation import Conclusion, Recommendation
 from hptune.cli import interruption, words
 from hptune.cli.console import Console, json_text
-from hptune.cli.progress import Tracker, follow, trial_line
+from hptune.cli.progress import Tracker, follow, speed, trial_line
 from hptune.cli.results import differing_keys, finding, gain_sentence, recommendation_table, stage_table
 from hptune.cli.tables import Column, Table
 from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
@@ -111,34 +111,58 @@ def test_which_value_came_from_where_in_one_line() -> None:
 
 
 def test_progress_counts_known_trials_and_tells_the_time_left_from_this_stages_pace() -> None:
-    tracker = Tracker(stages=("lr_range", "momentum"), where="cpu")
+    tracker = Tracker(stages=("lr_range", "momentum"), where="cpu (some model)")
     for event, now in (
         (StageStarted(stage="momentum", knowledge=known()), 100.0),
-        (RoundPlanned(stage="momentum", trials=6, known=2), 100.0),
+        (RoundPlanned(stage="momentum", trials=6, known=(record(0.3, val_loss=0.7), record(0.4, val_loss=0.8))), 100.0),
     ):
         tracker.take(event, now)
     assert tracker.seconds_left(105.0) is None
-    tracker.take(TrialDone(stage="momentum", record=record(val_loss=0.5)), 110.0)
-    tracker.take(TrialDone(stage="momentum", record=record(0.2, val_loss=0.25)), 120.0)
+    tracker.take(TrialDone(stage="momentum", record=record(val_loss=0.5, samples=300)), 110.0)
+    tracker.take(TrialDone(stage="momentum", record=record(0.2, val_loss=0.25, samples=300)), 120.0)
     assert tracker.seconds_left(120.0) == pytest.approx(20.0)
     assert tracker.heading() == "stage 2 of 2: momentum"
-    wide = tracker.line(120.0, 200)
-    for text in ("momentum", "4/6 trials", "0:20 left", "best loss 0.25", "LR 0.2", "cpu"):
-        assert text in wide
-    narrow = tracker.line(120.0, 60)
-    assert len(narrow) <= 60
-    assert "4/6 trials" in narrow
+    first, second = tracker.lines(120.0, 200).split("\n")
+    for text in ("stage 2 of 2: momentum", "4/6 trials", "0:20 left", "150 samples/s", "cpu (some model)"):
+        assert text in first
+    assert second == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64  momentum 0.9 to 0.85  weight decay 1e-04"
+    usual = tracker.lines(120.0, 79).split("\n")
+    assert usual[0] == "stage 2 of 2: momentum  ━━━━━━━╌╌╌ 4/6 trials  0:20 left  150 samples/s"
+    assert usual[1] == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64  weight decay 1e-04", "what fits"
+    narrow = tracker.lines(120.0, 60).split("\n")
+    assert max(map(len, narrow)) <= 60
+    assert "4/6 trials" in narrow[0]
+    assert narrow[1] == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64"
     tracker.take(StageStarted(stage="lr_range", knowledge=known()), 130.0)
-    assert "0/0 trials" in tracker.line(130.0, 60), "the next stage starts from nothing"
+    assert "0/0 trials" in tracker.lines(130.0, 60), "the next stage starts from nothing"
+
+
+def test_the_best_so_far_has_the_interval_of_the_noise_known_from_short_runs() -> None:
+    def line_of(stage: str, done: TrialRecord) -> str:
+        tracker = Tracker()
+        tracker.take(StageStarted(stage=stage, knowledge=known(noise=Noise(sum_squares=0.04, df=4))), 0.0)
+        tracker.take(TrialDone(stage=stage, record=done), 1.0)
+        return tracker.lines(1.0, 80).split("\n")[1]
+
+    assert line_of("momentum", record(val_loss=0.5)).startswith("best loss 0.5 [0.379, 0.66]"), "exp(±2.776 · 0.1) times"
+    assert "noise not known yet" in line_of("confirm", record(repetition=1000)), "that of short runs says nothing of long ones"
+
+
+def test_the_speed_is_that_of_all_workers_at_their_latest_trials() -> None:
+    done = [record(worker=worker, samples=samples, seconds=2.0) for worker, samples in ((1, 1000), (2, 3000), (1, 5000))]
+    assert speed(done) == "4,000 samples/s"
+    assert speed([*done, *[record(worker=3, samples=200, seconds=2.0)] * 16]) == "100 samples/s", "a worker long gone does not count"
+    assert speed([record(samples=0)]) == ""
 
 
 def test_ramps_and_failures_are_never_the_best() -> None:
     tracker = Tracker()
+    tracker.take(StageStarted(stage="lr_range", knowledge=known()), 0.0)
     ramp = TrialRecord(spec=known().short_run(H, schedule=Schedule(kind="ramp")), status="completed", val_loss=0.01)
-    for done in (ramp, record(status="diverged", val_loss=0.02), record(val_loss=0.3)):
+    for done in (ramp, record(0.2, status="diverged", val_loss=0.02), record(val_loss=0.3)):
         tracker.take(TrialDone(stage="lr_range", record=done), 1.0)
     assert tracker.best is not None
-    assert tracker.best.val_loss == 0.3
+    assert tracker.best.val_loss == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +187,7 @@ def printed(events: list[Event], *, quiet: bool, capsys: pytest.CaptureFixture[s
 EVENTS: list[Event] = [
     Remark(text="measuring"),
     StageStarted(stage="weight_decay", knowledge=known()),
-    RoundPlanned(stage="weight_decay", trials=3, known=1),
+    RoundPlanned(stage="weight_decay", trials=3, known=(record(0.3),)),
     TrialDone(stage="weight_decay", record=record()),
     StageConcluded(conclusion=conclusion(notes=("at the edge",))),
 ]
@@ -204,20 +228,6 @@ def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_sentence_says_what_it_is_about() -> None:
     assert finding(conclusion()) == "weight decay 1 goes on"
     assert finding(conclusion(stage="refine", sentence="the current best stays")) == "joint refinement: the current best stays"
-
-
-def test_the_plot_of_a_range_test_falls_and_rises_over_its_axis() -> None:
-    rates = [10.0 ** (i / 4 - 4) for i in range(21)]
-    losses = [2.0] * 8 + [1.6, 1.2, 0.9, 0.6, 0.4, 0.3, 0.35, 0.5, 0.9, 1.5, 2.5, 9.0, float("nan")]
-    bars, axis = words.range_plot([{"lr": rates, "val_loss": losses}], 0.1)
-    heights = [words.BARS.index(mark) for mark in bars.removeprefix("val loss  ")[::2]]
-    assert len(heights) == 20, "what is not finite is not drawn"
-    assert heights.index(min(heights)) == 13
-    assert heights[0] > heights[10] > heights[13] < heights[17] < heights[19]
-    assert axis.index("^0.1") == len("val loss  ") + 2 * rates.index(0.1)
-    assert axis.split() == ["LR", "1e-04", "^0.1", "5.62"]
-    assert words.range_plot([], None) == []
-    assert words.range_plot([{"lr": [1e-4], "val_loss": [2.0]}], None) == []
 
 
 def recommendation(**changes: Any) -> Recommendation:

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from outside import hptune, lasting, rows, start, trials, wait_for_trials
+from outside import hold, hptune, lasting, rows, start, trials, wait_for_trials
 
 from hptune.errors import LockedError
 from hptune.store.layout import RunLayout, hold_lock
@@ -34,10 +34,11 @@ def test_the_same_command_again_trains_nothing(tiny_run: Path) -> None:
 
 
 def test_what_was_recommended_can_be_trained_and_says_where_its_weights_are(tiny_run: Path) -> None:
-    out, err = hptune(tiny_run, "train", "runs/tiny/recommended.yaml")
+    out, err = hptune(tiny_run, "train", "runs/tiny/recommended.yaml", "--json")
     weights = tiny_run / "runs" / "tiny-recommended" / "checkpoints" / "weights.pt"
     assert weights.stat().st_size > 0
-    assert "weights.pt" in out + err
+    assert hold(out, "training")["weights"] == str(weights)
+    assert "weights.pt" in err
     out, err = hptune(tiny_run, "train", "runs/tiny/recommended.yaml")
     assert "done already" in out + err
 
@@ -65,7 +66,7 @@ def test_one_process_writes_a_run_directory_and_says_how_to_continue_when_stoppe
 def test_a_stage_alone_and_then_any_other_key(tiny_run: Path) -> None:
     hptune(tiny_run, "lr-range", "c.yaml", "--run-dir", "stages", "--quiet")
     out, _ = hptune(tiny_run, "sweep", "model.args.dropout", "c.yaml", "--values", "0,0.2", "--run-dir", "stages", "--json")
-    json.loads(out)
+    hold(out, "run")
     table = rows(tiny_run / "stages" / "tables" / "model.args.dropout.csv")
     assert {row["dropout"] for row in table} == {"0", "0.2"}
 
@@ -79,7 +80,7 @@ def test_sweeping_what_changes_no_training_is_refused(tiny_run: Path, key: str) 
 def test_check_estimates_and_writes_nothing(tiny_run: Path) -> None:
     before = set(tiny_run.iterdir())
     out, _ = hptune(tiny_run, "check", "c.yaml", "--json")
-    found = json.loads(out)
+    found = hold(out, "check")
     assert [stage["stage"] for stage in found["stages"]] == ["lr_range", "batch_size", "momentum", "weight_decay", "refine", "confirm"]
     assert all(stage["trials"] > 0 and stage["seconds"] > 0 for stage in found["stages"][:1])
     assert found["seconds"] > 0

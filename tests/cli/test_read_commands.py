@@ -92,7 +92,7 @@ def test_the_best_metric_is_the_lowest_where_lower_is_better(hptune: Hptune, run
 
 def test_runs_where_there_are_none(hptune: Hptune) -> None:
     answer = hptune("runs")
-    assert (answer.status, answer.out) == (0, "no run directories in runs\n")
+    assert (answer.status, answer.out) == (0, "no run directories in runs\nnext:\n  hptune init\n")
     assert strict(hptune("runs", "--json").out) == []
 
 

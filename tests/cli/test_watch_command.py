@@ -134,7 +134,7 @@ def test_a_stage_from_plan_to_conclusion(finished: Path) -> None:
     assert f"momentum at {known + 1} of {len(plan['trials'])} planned trials" in follower.standing()
     losses = [follower.state.records[trial].val_loss for trial in plan["trials"] if trial in follower.state.records]
     assert follower.best is not None
-    assert follower.best.val_loss == min(losses)
+    assert follower.best.val_loss == pytest.approx(min(losses))
     end = next(i for i, line in enumerate(lines) if kind(line) == "conclusion" and json.loads(line)["stage"] == "momentum")
     *_, concluded = follower.take(lines[start + 2 : end + 1])
     assert concluded.kind == "conclusion"
@@ -160,14 +160,25 @@ def test_a_damaged_line_is_named(finished: Path) -> None:
 def test_the_line_holds_what_matters_most_first(finished: Path) -> None:
     follower = Follower(Path("j"))
     list(follower.take(lines_of(finished)))
-    parts = follower.line(200, 62, "process 12").split("  ")
+    first, second = (line.split("  ") for line in follower.lines(200, "process 12", 62).split("\n"))
     count = len(replay(finished / "journal.jsonl").plans["confirm"]["trials"])
-    assert parts[:2] == ["confirm", f"{count}/{count} trials"]
-    assert parts[2].startswith("best loss 0.2")
-    assert parts[3:5] == ["last record 1:02 ago", "process 12"]
-    assert follower.line(79, 62, "process 12345").endswith("process 12345"), "all of it fits a usual terminal"
-    assert follower.line(25, 62, "process 12") == f"confirm  {count}/{count} trials"
-    assert Follower(Path("j")).line(79, None, "") == "no process writes it"
+    assert first == [
+        "confirm",
+        f"{'━' * 10} {count}/{count} trials",
+        "last record 1:02 ago",
+        "process 12",
+        first[4],
+        "cpu (made-up device)",
+    ]
+    assert first[4].endswith(" samples/s")
+    assert second[0].startswith("best loss 0.2")
+    assert " [0.2" in second[0]
+    assert second[1].startswith("LR 0.")
+    narrow = follower.lines(79, "process 12345", 62).split("\n")
+    assert "process 12345" in narrow[0], "all of it fits a usual terminal"
+    assert max(map(len, narrow)) <= 79
+    assert follower.lines(35, "process 12", 62).split("\n")[0] == f"confirm  {'━' * 10} {count}/{count} trials"
+    assert Follower(Path("j")).lines(79, "", None) == "no process writes it"
 
 
 def test_a_run_has_ended_when_nobody_holds_it_and_nothing_is_new_for_a_while() -> None:
@@ -221,12 +232,13 @@ def test_once_shows_where_the_run_stands(hptune: Hptune, begun: tuple[Path, list
     before = {path: path.stat().st_mtime_ns for path in begun[0].rglob("*")}
     answer = hptune("watch", begun[0], "--once")
     assert (answer.status, answer.err) == (0, "")
-    first, finding, line = answer.out.splitlines()
+    first, finding, line, best = answer.out.splitlines()
     assert first.startswith("runs/made up: ")
     assert first.endswith(" trials, 1 stage concluded")
     assert finding.startswith("LR range test: ")
     assert "lr range  " in line
     assert "no process writes it" in line
+    assert best.startswith("best loss ")
     assert {path: path.stat().st_mtime_ns for path in begun[0].rglob("*")} == before, "nothing is written"
 
 
@@ -246,8 +258,9 @@ def test_a_run_is_followed_until_it_ends(begun: tuple[Path, list[bytes]], capsys
     watched(run, written(), Console())
     lines = capsys.readouterr().out.splitlines()
     said = {name: sum(kind(line) == name for line in rest) for name in ("plan", "trial", "conclusion")}
-    assert len(lines) == 2 + sum(said.values()) + 1, "one line an event"
-    assert lines[-1].endswith(", 6 stages concluded")
+    assert len(lines) == 2 + sum(said.values()) + 3, "one line an event"
+    assert lines[-3].endswith(", 6 stages concluded")
+    assert lines[-2:] == ["next:", "  hptune show 'runs/made up'"]
     assert sum(" trials planned" in line for line in lines) == said["plan"]
     assert [line for line in lines if line.startswith("weight decay 0.001 goes on")]
 
@@ -264,7 +277,7 @@ def test_a_run_that_starts_over_is_followed_too(begun: tuple[Path, list[bytes]],
 
     watched(run, fresh(), Console())
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == ["the journal was replaced: reading it anew", "no process writes runs/made up: 0 trials, 0 stages concluded"]
+    assert lines[-4:-2] == ["the journal was replaced: reading it anew", "no process writes runs/made up: 0 trials, 0 stages concluded"]
 
 
 def test_on_a_terminal_trials_are_in_the_live_line_alone(begun: tuple[Path, list[bytes]]) -> None:

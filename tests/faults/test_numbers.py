@@ -19,12 +19,13 @@ from fabricated import fabricate, sweep_key
 from faulty import NUMBERS, ODD, SERIES, STATUSES, Faulty
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.text import Text
 from surfaces import START, Surface, go, knowledge
 
 from hptune import report
 from hptune.analysis.ranking import Row
 from hptune.analysis.recommendation import Conclusion, Longer, recommend
-from hptune.cli import documents, words
+from hptune.cli import documents, plots
 from hptune.cli.console import json_text
 from hptune.cli.progress import trial_line
 from hptune.cli.results import finding, gain_sentence, stage_table
@@ -157,7 +158,8 @@ def check_shown(found: Conclusion) -> None:
     for frame in (frames.range_frame(found), frames.candidate_frame(found)):
         drawn = frame.select_dtypes("number").to_numpy(dtype=float)
         assert not (drawn == math.inf).any()
-    words.range_plot(found.detail.get("ranges", ()), found.detail.get("suggested"))
+    for line in (*plots.range_plot(found, 80), *plots.candidates_plot(found, {}, 80)):
+        assert len(Text.from_ansi(line).plain) <= 80
     json.loads(json_text(found.to_json()), parse_constant=pytest.fail)
 
 

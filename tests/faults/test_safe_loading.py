@@ -48,7 +48,7 @@ def test_every_call_that_could_unpickle_is_told_not_to() -> None:
 
 def test_the_search_for_such_calls_finds_those_there_are() -> None:
     found = {(file, module, name) for file, _, module, name in reading_calls()}
-    assert {("engine/sources.py", "np", "load"), ("engine/checkpoint.py", "torch", "load")} <= found
+    assert {("engine/npz.py", "np", "load"), ("engine/checkpoint.py", "torch", "load")} <= found
     assert found >= BETWEEN_OUR_OWN_PROCESSES
 
 

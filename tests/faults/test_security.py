@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from outside import TINY, hptune, start, trials
+from outside import TINY, hold, hptune, start, trials
 
 from hptune.cli.console import harmless
 
@@ -48,7 +47,7 @@ def test_without_code_a_config_is_read_and_nothing_is_run(elsewhere: Path, monke
     assert "metrics_of_somebody.fine" in out
     assert "takes from the environment: MY_TOKEN" in out
     assert "a-very-secret-value" not in out
-    found = json.loads(hptune(elsewhere, "check", "c.yaml", "--no-code", "--json")[0])
+    found = hold(hptune(elsewhere, "check", "c.yaml", "--no-code", "--json")[0], "outline")
     assert found["code"] == [
         str(elsewhere / "helper.py"),
         str(elsewhere / "own.py"),

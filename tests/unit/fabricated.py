@@ -11,12 +11,14 @@ from typing import Any
 
 from surfaces import Surface
 
+from hptune import report
 from hptune.config.loader import dump_config, from_tree
 from hptune.config.schema import Experiment
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
 from hptune.pipeline import run_stage, run_stages
 from hptune.running import Run
+from hptune.stages import stage_named
 from hptune.store.journal import Journal
 from hptune.store.layout import RunLayout, write_atomic
 from hptune.trial import Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
@@ -111,3 +113,18 @@ def _with_curve(record: TrialRecord) -> TrialRecord:
         return record
     train = tuple(loss * 0.8 ** (i + 1) for i, loss in enumerate(curve.train_loss))
     return replace(record, train_loss=train[-1], curve=replace(curve, train_loss=train))
+
+
+def many_trials(run: report.Run, *, sweeps: int = 20, candidates: int = 50, seeds: int = 5) -> report.Run:
+    """`run` with so many more sweeps of momentum, `sweeps * candidates * seeds` trials in all: what a run of months may hold."""
+    pattern, surface = run.stage("momentum"), Surface(noise=0.1)
+    values = [0.8 + 0.19 * i / candidates for i in range(candidates)]
+    stages = []
+    for sweep in range(sweeps):
+        k = replace(pattern.knowledge, task=f"task {sweep}")
+        specs = [k.short_run(k.start.but(momentum=value), seed) for value in values for seed in range(seeds)]
+        records = tuple(training(surface)((None, spec)).record for spec in specs)
+        found = stage_named("momentum").conclude(k, records)
+        stages.append(replace(pattern, name=f"sweep.{sweep}", knowledge=k, planned=len(specs), records=records, conclusion=found))
+    more = [record for stage in stages for record in stage.records]
+    return replace(run, stages=(*run.stages, *stages), records=(*run.records, *more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -145,9 +146,9 @@ def test_the_suggestion_is_the_lowest_point_over_the_measured_ratio() -> None:
     assert found.low is not None
     assert found.high is not None
     assert found.low < 0.1 < found.high
-    assert found.sentence.startswith("the loss fell from LR 0.0")
-    assert "suggested maximum LR 0.0999 [" in found.sentence
-    assert found.sentence.endswith("(lowest / 1.2, 2 of 2 ramps)")
+    assert found.sentence.startswith("suggested maximum LR 0.0999 [")
+    assert "] (lowest / 1.2): the loss fell from 0.0" in found.sentence
+    assert re.search(r", was lowest at 0\.12, turned up by 0\.\d+ on 2 of 2 seeds$", found.sentence)
 
 
 def test_one_ramp_has_no_interval() -> None:
@@ -169,12 +170,13 @@ def test_a_loss_still_falling_asks_for_a_larger_maximum() -> None:
     found = summary(downhill(), downhill())
     assert found.kind == "still_falling"
     assert found.lr_max == pytest.approx(10 / MINIMUM_OVER_BEST)
-    assert found.sentence.startswith("the loss was still falling at the largest LR tried (10): raise stages.lr_range.max_lr")
+    seen = "the loss was still falling at the largest LR tried (10) on 2 of 2 seeds"
+    assert found.sentence.endswith(f" (lowest / 1.2): {seen}: raise stages.lr_range.max_lr")
 
 
 def test_a_loss_that_stays_down_asks_for_a_larger_maximum_too() -> None:
     found = summary(np.where(LR < 0.1, downhill(0.1), 0.3 + 0.01 * (AT + 1)))
-    assert found.sentence.startswith("the loss had not turned up at the largest LR tried (10): raise stages.lr_range.max_lr")
+    assert found.sentence.endswith("the loss had not turned up at the largest LR tried (10) on 1 of 1 seed: raise stages.lr_range.max_lr")
     assert found.lr_max is not None
     assert found.lr_max < 0.2
 
@@ -189,7 +191,7 @@ def test_a_ramp_cut_short_while_falling_has_turned_up() -> None:
 def test_seeds_that_show_nothing_do_not_spoil_the_others() -> None:
     found = summary(valley(0.12), np.full(len(LR), 2.3), np.full(len(LR), math.nan))
     assert found.lr_max == pytest.approx(0.1, rel=0.1)
-    assert "1 of 3 ramps" in found.sentence
+    assert found.sentence.endswith("on 1 of 3 seeds")
 
 
 @pytest.mark.parametrize(

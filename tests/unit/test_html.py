@@ -62,14 +62,14 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_summary_comes_first_and_every_part_is_there(html: str) -> None:
     page = Page(html)
-    headings = re.findall(r"<h2>(.*?)</h2>", html.partition("<script")[0])
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", html.partition("<script type=")[0])
     assert headings == [
         "Recommendation", "Learning rate", "Batch size", "Momentum", "Weight decay", "Joint refinement", "Confirmation at full length",
-        "Cost", "All trials", "Resolved config", "Environment", "How to repeat it",
+        "Clues", "Cost", "All trials", "Resolved config", "Environment", "How to repeat it",
     ]  # fmt: skip
     assert page.counts["table"] >= 10
     assert "Better than the baseline at full length" in page.text
-    assert "weight decay 0.001 goes on" in page.text
+    assert "Weight decay 0.001 goes on" in page.text
     assert "the validation part is small" in page.text
     assert "search_epochs: 2" in page.text
     assert "hptune run 'my config.yaml'" in page.text
@@ -81,13 +81,14 @@ def test_every_chart_on_the_page_has_its_specification(html: str) -> None:
     places = re.findall(r'data-spec="([^"]+)"', html)
     specs = json.loads(next(content for kind, content in Page(html).scripts if kind == "application/json"))
     assert sorted(specs) == sorted(places)
-    assert {"lr_range", "weight_decay", "confirm", "confirm_curves", "cost"} <= set(places)
+    assert {"lr_range", "weight_decay", "confirm_gain", "confirm", "confirm_shorter", "confirm_curves", "cost"} <= set(places)
     assert all(spec["width"] == "container" for spec in specs.values())
 
 
 def test_nothing_is_loaded_from_a_network(html: str) -> None:
     assert not LOADS.search(html)
     assert "default-src 'none'" in html
+    assert "unsafe-eval" not in html
     assert "vegaEmbed=" in html.replace(" ", "")
     assert len(html.encode()) < 2_000_000
 
@@ -108,7 +109,7 @@ def test_text_of_a_run_stays_text(tmp_path: Path) -> None:
     html = html_of(folder)
     page = Page(html)
     assert "alert(1)" not in "".join(content for kind, content in page.scripts if kind != "application/json")
-    assert page.counts["script"] == 3
+    assert page.counts["script"] == 4
     assert page.text.count(ATTACK) >= 5
 
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from hptune.analysis.quantiles import student, studentized_range
 from hptune.analysis.ranking import Candidate, Noise, Ranking, disagreement, in_race, rank
@@ -81,6 +83,23 @@ def test_far_off_and_diverged_rows_take_no_part_in_the_noise(odd: list[float]) -
     alone, beside = rank(near).noise, rank([*near, candidate(5.0, odd)]).noise
     assert beside.df == alone.df
     assert beside.sum_squares == pytest.approx(alone.sum_squares, rel=1e-5)
+
+
+def test_a_winner_with_none_near_it_is_compared_in_pairs_with_what_is_far_off() -> None:
+    """The paired t-test of the logs: seven times lower, give or take a third, on five seeds."""
+    far, best = [2.1, 1.6, 2.4, 1.9, 2.0], [0.20, 0.31, 0.35, 0.22, 0.30]
+    ranking = rank([candidate(0.01, far), candidate(0.2, best)])
+    test = scipy.stats.ttest_rel(np.log(best), np.log(far)).confidence_interval(0.95)
+    found = ranking.compare(*ranking.rows)
+    assert (found.low, found.high) == pytest.approx((math.exp(test.low), math.exp(test.high)))
+    assert found.better
+    assert verdicts(ranking) == ["best", "worse"]
+    assert ranking.noise.df == 0  # what is near the best has shown none that later stages could use
+
+
+def test_one_lucky_seed_in_pairs_with_what_is_far_off_shows_nothing() -> None:
+    ranking = rank([candidate(0.01, [2.0, 2.0, 2.0, 2.0]), candidate(0.2, [1.9, 2.1, 1.95, 0.001])])
+    assert verdicts(ranking) == ["best", "tied"]
 
 
 # --- order and values ------------------------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ def test_a_notebook_shows_the_recommendation_and_what_was_concluded(finished: re
     for stage in finished.stages:
         assert stage.conclusion is not None
         assert escape(stage.conclusion.sentence) in shown
-    assert "<td>weight_decay</td>" in shown
+    assert ">weight decay</td>" in shown
     assert "<script" not in shown
 
 

@@ -846,6 +846,7 @@ def test_any_other_key_is_offered_where_it_is_better_than_the_configs_own(own: f
     conclusion = stage.conclude(k, go(stage, k, train)[0])
     assert ("own" in conclusion.detail) is shown
     assert ("better than the config's own 1.3" in conclusion.sentence) is shown
+    assert "; the 2 others shown to be worse" in conclusion.sentence
     found = recommend([conclusion], baseline=START, to=knowledge().longer(5.0), epochs={0: 10.0})
     assert found is None, "a sweep alone recommends nothing"
     lr = replace(conclusion, stage="lr_range", detail={})
@@ -951,7 +952,7 @@ def test_where_nothing_has_a_metric_the_sentence_says_so() -> None:
     done, _ = go(LrRange(), k, lambda spec: replace(Surface()(spec), metric=math.inf))
     conclusion = LrRange().conclude(k, done)
     assert conclusion.chosen is None
-    assert conclusion.sentence.endswith("no LR checked in short runs gave a usable metric: completed without a finite metric")
+    assert conclusion.sentence.startswith("no LR checked in short runs gave a usable metric: completed without a finite metric; ")
 
 
 def test_where_everything_diverged_the_sentence_says_why() -> None:

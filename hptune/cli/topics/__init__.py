@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hptune.cli.topics import evidence, running, search, stages
+from hptune.cli.topics import evidence, output, running, search, stages
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic: its name on the command line, one line on it, and what writes its text."""
+    """A topic: its name on the command line, one line on it, and what writes its text; `as_written`: line breaks in it mean something."""
 
     name: str
     title: str
     write: Callable[[], str]
+    as_written: bool = False
 
     def text(self) -> str:
         """The paragraphs, each on a line of its own, blank lines between."""
+        if self.as_written:
+            return self.write()
         return "\n\n".join(" ".join(paragraph.split()) for paragraph in self.write().strip().split("\n\n"))
 
 
@@ -44,6 +47,7 @@ TOPICS = {
         Topic("reproducibility", "what makes two runs give the same numbers", running.reproducibility),
         Topic("continuing", "the journal, kills, damage and --salvage", running.continuing),
         Topic("executors", "where trials run, how many at once, and what if one dies", running.executors),
+        Topic("json", "what --json prints: every key of every document", output.json, as_written=True),
     )
 }
 ALSO_CALLED = {"wd": "weight-decay", "1cycle": "one-cycle"}

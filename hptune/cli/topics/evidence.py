@@ -11,11 +11,11 @@ def statistics() -> str:
     from hptune.analysis.scale import CONFIDENCE, MIN_DF, NEAR
 
     return f"""
-        Repetition k of every candidate shares initialization, data order and augmentation, so that candidates are compared in pairs. A
+        Repetition k of every candidate shares initialization, data order and augmentation: they are compared in pairs. A
         model of log validation loss with one effect for each candidate and one for each seed gives adjusted means. Its residuals, pooled
         over all candidates of the short runs so far, give one standard deviation: two or three seeds of one candidate say nothing of its
-        noise. The longer runs of refine, and confirm, have noise of their own. Candidates more than {math.exp(FAR_OFF):.3g} times the
-        lowest loss do not count as noise. With rank_by: metric the same is done with the metric itself, stage by stage.
+        noise. Refine's longer runs and confirm have their own. Candidates more than {math.exp(FAR_OFF):.3g} times the lowest loss count
+        only where the others tell too little. With rank_by: metric the same is done with the metric.
 
         Choosing: the lowest adjusted mean goes on. A safer or cheaper candidate is preferred only within one standard error of the
         difference and at most {100 * NEAR:g} % of the loss.
