@@ -11,7 +11,7 @@ from hptune.report.export_settings import Settings
 from hptune.schedules import Values, step_decay, tabulate
 
 WHERE = """\
-For train.py of timm 1.0 (github.com/huggingface/pytorch-image-models; the package timm does not bring it).
+For train.py of timm 1.0.12 or newer (github.com/huggingface/pytorch-image-models; the package timm does not bring it).
 Put in DATA_DIR{model}; --batch-size is that of one device: divide it by the number of devices."""
 
 

@@ -179,7 +179,9 @@ def huggingface(settings: Settings) -> str:
     clip, pieces = settings.optimizer.gradient_clip, settings.accumulation
     return definitions(settings, "import transformers", library="transformers", keyed=True) + HUGGINGFACE.format(
         loader_size=_loader_size(settings),
-        accumulation=f"\n        gradient_accumulation_steps={pieces}," if pieces > 1 else "",
+        accumulation=f"\n        gradient_accumulation_steps={pieces},  # an epoch's last update may take the few that are left"
+        if pieces > 1
+        else "",
         clip=0.0 if clip is None else clip,
         clip_note="  # no clipping, as in the search; the default would be 1.0" if clip is None else "",
         bf16=settings.numerics.precision == "bf16",

@@ -26,7 +26,7 @@ import torch
 from fabricated import fabricate, sweep_key
 from surfaces import Surface
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from hptune import report
 from hptune.config.schema import Loss, Model, Optimizer
@@ -84,26 +84,42 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Trace:
-    """What the optimizer was set to at each of its steps: `lr`, `momentum` (AdamW: beta1) of every parameter group."""
+    """What the optimizer was set to at each of its steps: `lr`, `momentum` (AdamW: beta1) of every parameter group.
+
+    `samples`: those that went through the watched model, in training mode, since the step before.
+    """
 
     lr: list[list[float]] = field(default_factory=list)
     momentum: list[list[float]] = field(default_factory=list)
+    samples: list[int] = field(default_factory=lambda: [0])
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            self.samples[-1] += len(inputs[0]) if module.training else 0
+
+        model.register_forward_pre_hook(count)
+        return model
 
     def __call__(self, optimizer: Any, *_: Any) -> None:
         groups = optimizer.param_groups
         self.lr.append([float(group["lr"]) for group in groups])
         self.momentum.append([float(group["momentum"] if "momentum" in group else group["betas"][0]) for group in groups])
 
+    def after(self, *_: Any) -> None:
+        """The step's samples are in: Lightning takes them within it."""
+        self.samples.append(0)
+
 
 @contextmanager
 def traced() -> Iterator[Trace]:
     """Records every step of any torch optimizer."""
     trace = Trace()
-    handle = register_optimizer_step_pre_hook(trace)
+    hooks = [register_optimizer_step_pre_hook(trace), register_optimizer_step_post_hook(trace.after)]
     try:
         yield trace
     finally:
-        handle.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def net() -> nn.Module:
@@ -181,11 +197,19 @@ def test_rate_momentum_and_update_are_ours_at_every_step(tool: str, case: str, t
     need(*LIBRARIES[tool])
     monkeypatch.chdir(tmp_path)
     settings = replace(SETTINGS, **CASES[case])
-    model = net()
     with traced() as trace:
+        model = trace.watch(net())
         TOOLS[tool](settings, model)
     table = ours(settings)
     assert len(trace.lr) == settings.steps
+    batch, pieces = settings.hyperparameters.batch_size, settings.accumulation
+    whole = [batch] * settings.steps
+    if tool == "huggingface" and pieces > 1:  # since some version an epoch's last update takes the pieces that are left, as the export says
+        size = batch // pieces
+        cycle = [*([batch] * (SAMPLES // batch)), SAMPLES % batch // size * size]
+        assert trace.samples[:-1] in (whole, [cycle[step % len(cycle)] for step in range(settings.steps)])
+    else:
+        assert trace.samples[:-1] == whole
     factors = lr_factors(settings, len(trace.lr[0]))
     np.testing.assert_allclose(trace.lr, np.outer(table.lr, factors), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(trace.momentum, np.outer(table.momentum, np.ones(len(factors))), rtol=1e-9)
