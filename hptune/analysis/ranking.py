@@ -214,7 +214,7 @@ def leader(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> Leade
     usable = [candidate for candidate in candidates if _is_usable(candidate, by_metric=False)]
     if not usable:
         return None
-    scale, _ = _loss_scale(usable, prior)
+    scale, _ = _loss_scale(usable, prior, far_tell=True)
     best = scale.order()[0]
     low, high = scale.interval(best)
     return Leader(hyperparameters=usable[best].hyperparameters, val_loss=scale.mean(best), val_loss_low=low, val_loss_high=high)

@@ -97,7 +97,12 @@ class Run:
 
     @property
     def ahead(self) -> tuple[str, ...]:
-        """Stages of the config after the latest one begun; what a budget passed over lies before it."""
+        """Stages of the config after the latest one begun; what a budget passed over lies before it.
+
+        >>> import hptune
+        >>> hptune.load_run("runs/tiny").ahead
+        ()
+        """
         begun = max((STAGES.index(stage.name) for stage in self.stages if stage.name in STAGES), default=-1)
         return tuple(name for name in _missing(self.stages, self.loaded) if STAGES.index(name) > begun)
 

@@ -138,10 +138,11 @@ def reproducible(record: dict[str, object]) -> dict[str, str]:
     return {key: repr(value) for key, value in record.items() if key not in ("seconds", "worker", "crc")}
 
 
-def test_a_run_of_two_workers_stopped_in_every_way_ends_as_if_it_had_not_been(tiny_run: Path) -> None:
-    stops = ["SIGTERM", "SIGKILL"]
-    assert stop_run(tiny_run, "stopped", stops, random.Random(3), "--executor", "process", "--workers", 2) == len(stops)
-    assert len({trial["worker"] for trial in trials(tiny_run / "stopped")}) >= 2
+@pytest.mark.parametrize("how", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+def test_a_run_of_two_workers_that_is_stopped_ends_as_if_it_had_not_been(tiny_run: Path, how: str) -> None:
+    stops = [how]
+    assert stop_run(tiny_run, f"stopped by {how}", stops, random.Random(3), "--executor", "process", "--workers", 2) == len(stops)
+    assert len({trial["worker"] for trial in trials(tiny_run / f"stopped by {how}")}) >= 2
 
 
 def test_a_training_stopped_in_every_way_ends_with_the_same_bits(trained: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 from hptune.analysis.quantiles import student, studentized_range
-from hptune.analysis.ranking import Candidate, Noise, Ranking, disagreement, in_race, rank
+from hptune.analysis.ranking import Candidate, Noise, Ranking, disagreement, in_race, leader, rank
 from hptune.schedules import Schedule
 from hptune.trial import CurveSummary, Hyperparameters, Status, TrialRecord, TrialSpec
 
@@ -100,6 +100,20 @@ def test_a_winner_with_none_near_it_is_compared_in_pairs_with_what_is_far_off() 
 def test_one_lucky_seed_in_pairs_with_what_is_far_off_shows_nothing() -> None:
     ranking = rank([candidate(0.01, [2.0, 2.0, 2.0, 2.0]), candidate(0.2, [1.9, 2.1, 1.95, 0.001])])
     assert verdicts(ranking) == ["best", "tied"]
+
+
+@pytest.mark.parametrize("prior", [Noise(), KNOWN])
+def test_the_leader_is_the_first_row(prior: Noise) -> None:
+    candidates = [candidate(0.3, [NAN, 0.1]), candidate(0.1, [0.31, 0.29]), candidate(0.2, [0.30, 0.27]), candidate(0.01, [0.9, 0.8])]
+    first, found = rank(candidates, prior=prior).rows[0], leader(candidates, prior=prior)
+    assert found is not None
+    assert found.hyperparameters == first.hyperparameters == START.but(lr=0.2)
+    expected = (first.val_loss, first.val_loss_low, first.val_loss_high)
+    assert (found.val_loss, found.val_loss_low, found.val_loss_high) == pytest.approx(expected, nan_ok=True)
+
+
+def test_without_a_usable_loss_nobody_leads() -> None:
+    assert leader([candidate(0.3, [NAN])]) is None
 
 
 # --- order and values ------------------------------------------------------------------------------------------------------

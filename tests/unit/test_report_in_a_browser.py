@@ -216,6 +216,7 @@ def test_without_scripts_the_numbers_are_there(browser: Any, folder: Path, repor
     assert best.trial_id in text
 
 
+@pytest.mark.slow
 def test_a_run_of_five_thousand_trials_opens(visit: Open, folder: Path) -> None:
     run = many_trials(load(folder), sweeps=5, candidates=20, seeds=50)
     assert len(run.records) > 5000

@@ -20,7 +20,7 @@ from hptune.stages.key_sweep import KeySweep
 from hptune.stages.lr_range import LrRange, range_samples
 from hptune.stages.momentum import Momentum
 from hptune.stages.refine import Refine, Space, search_space
-from hptune.stages.rounds import criterion
+from hptune.stages.rounds import criterion, leading
 from hptune.stages.weight_decay import WeightDecay, edge, halfway, timescale_epochs
 from hptune.trial import CurveSummary, Hyperparameters, TrialRecord, TrialSpec
 
@@ -874,6 +874,18 @@ def test_failed_trials_are_named_in_the_notes() -> None:
     k = knowledge(settings=MOMENTA)
     done, _ = go(Momentum(), k, train)
     assert any("boom at mine.py:3" in note for note in Momentum().conclude(k, done).notes)
+
+
+@pytest.mark.parametrize("repetition", [0, LONGER_REPETITIONS])
+def test_the_best_so_far_is_no_ramp_and_as_sure_as_its_own_length_makes_it(repetition: int) -> None:
+    k = knowledge(settings=RANGE, noise=Noise(sum_squares=10 * 0.01**2, df=10))
+    ramps = [replace(Surface()(spec), val_loss=1e-9) for spec in LrRange().plan(k, [])]
+    runs = [Surface()(k.short_run(START.but(lr=lr), repetition)) for lr in (0.05, 0.1)]
+    found = leading(k, [*ramps, *runs])
+    assert found is not None
+    best = min(runs, key=lambda record: record.val_loss)
+    assert found.val_loss == pytest.approx(best.val_loss)
+    assert math.isnan(found.val_loss_low) is (repetition > 0)
 
 
 def test_seeds_come_in_complete_rounds_or_not_at_all() -> None:
