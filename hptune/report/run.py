@@ -101,7 +101,7 @@ class Run:
 
         >>> import hptune
         >>> hptune.load_run("runs/tiny").ahead
-        ()
+        ('refine', 'confirm')
         """
         begun = max((STAGES.index(stage.name) for stage in self.stages if stage.name in STAGES), default=-1)
         return tuple(name for name in _missing(self.stages, self.loaded) if STAGES.index(name) > begun)
