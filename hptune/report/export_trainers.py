@@ -72,7 +72,7 @@ class ReturnsLoss(torch.nn.Module):
         weight_decay=WEIGHT_DECAY,
         max_grad_norm={clip!r},{clip_note}
         bf16={bf16!r},
-        fp16={fp16!r},
+        fp16={fp16!r},{skip_note}
         dataloader_drop_last=True,
         seed={seed!r},
         **keywords,
@@ -192,13 +192,14 @@ def huggingface(settings: Settings) -> str:
         whole_batches=WHOLE_BATCHES if pieces > 1 else "",
         trainer="WholeBatches" if pieces > 1 else "transformers.Trainer",
         loader_size=_loader_size(settings),
-        accumulation=f"\n        gradient_accumulation_steps={pieces},  # an epoch's last update may take the few that are left"
-        if pieces > 1
-        else "",
+        accumulation=f"\n        gradient_accumulation_steps={pieces}," if pieces > 1 else "",
         clip=0.0 if clip is None else clip,
         clip_note="  # no clipping, as in the search; the default would be 1.0" if clip is None else "",
         bf16=settings.numerics.precision == "bf16",
         fp16=settings.numerics.precision == "fp16",
+        skip_note="  # an update that it skips counts as a step here; in the search it did not"
+        if settings.numerics.precision == "fp16"
+        else "",
         seed=settings.seed,
     )
 
