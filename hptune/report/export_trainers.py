@@ -62,7 +62,7 @@ class ReturnsLoss(torch.nn.Module):
         return {{"loss": loss_function(output, labels), "logits": output}}
 
 
-def make_arguments(dataset, output_dir="out", **keywords):
+{whole_batches}def make_arguments(dataset, output_dir="out", **keywords):
     """TrainingArguments; the batch size is that of all devices together, divide it by their number."""
     return transformers.TrainingArguments(
         output_dir=output_dir,
@@ -72,7 +72,7 @@ def make_arguments(dataset, output_dir="out", **keywords):
         weight_decay=WEIGHT_DECAY,
         max_grad_norm={clip!r},{clip_note}
         bf16={bf16!r},
-        fp16={fp16!r},
+        fp16={fp16!r},{skip_note}
         dataloader_drop_last=True,
         seed={seed!r},
         **keywords,
@@ -83,13 +83,24 @@ def make_trainer(model, dataset, arguments, **keywords):
     """A Trainer with the optimizer and the schedule of the search: lr_scheduler_type has no 1cycle and moves no momentum."""
     optimizer = make_optimizer(model.model if isinstance(model, ReturnsLoss) else model)
     optimizers = (optimizer, make_scheduler(optimizer, arguments.max_steps))
-    return transformers.Trainer(model=model, args=arguments, train_dataset=dataset, optimizers=optimizers, **keywords)
+    return {trainer}(model=model, args=arguments, train_dataset=dataset, optimizers=optimizers, **keywords)
 
 
 if __name__ == "__main__":
     transformers.set_seed({seed!r})
     dataset = make_dataset()
     make_trainer(make_model(), dataset, make_arguments(dataset, save_strategy="no", report_to="none")).train()
+'''
+
+WHOLE_BATCHES = '''\
+class WholeBatches(transformers.Trainer):
+    """A Trainer whose epochs end with a whole batch: their last update would be of fewer pieces, or of more."""
+
+    def _get_train_sampler(self, *_):
+        samples = len(self.train_dataset) // BATCH_SIZE * BATCH_SIZE
+        return torch.utils.data.RandomSampler(self.train_dataset, num_samples=samples)
+
+
 '''
 
 FASTAI = '''
@@ -178,14 +189,17 @@ def huggingface(settings: Settings) -> str:
     """TrainingArguments, and a Trainer that is given the optimizer and the schedule."""
     clip, pieces = settings.optimizer.gradient_clip, settings.accumulation
     return definitions(settings, "import transformers", library="transformers", keyed=True) + HUGGINGFACE.format(
+        whole_batches=WHOLE_BATCHES if pieces > 1 else "",
+        trainer="WholeBatches" if pieces > 1 else "transformers.Trainer",
         loader_size=_loader_size(settings),
-        accumulation=f"\n        gradient_accumulation_steps={pieces},  # an epoch's last update may take the few that are left"
-        if pieces > 1
-        else "",
+        accumulation=f"\n        gradient_accumulation_steps={pieces}," if pieces > 1 else "",
         clip=0.0 if clip is None else clip,
         clip_note="  # no clipping, as in the search; the default would be 1.0" if clip is None else "",
         bf16=settings.numerics.precision == "bf16",
         fp16=settings.numerics.precision == "fp16",
+        skip_note="  # an update that it skips counts as a step here; in the search it did not"
+        if settings.numerics.precision == "fp16"
+        else "",
         seed=settings.seed,
     )
 
