@@ -213,7 +213,8 @@ def _place(axis: frames.Axis, data: pd.DataFrame) -> dict[str, Any]:
         ticks = alt.Axis(format=NUMBER, tickCount=6, labelOverlap=True)
         return {"x": alt.X("value:Q", scale=_log_scale(padding=20), title=axis.title, axis=ticks)}
     ordered = data.sort_values(["value", "label"], na_position="last")["label"]
-    two_lines = alt.Axis(labelAngle=0, labelExpr=f"split(datum.label, '{frames.SECOND_LINE}')", labelLineHeight=15)
+    split = f"split(datum.label, '{frames.SECOND_LINE}')"
+    two_lines = alt.Axis(labelAngle=0, labelExpr=split, labelLineHeight=15, labelOverlap="greedy", labelSeparation=6)  # a phone shows some
     return {"x": alt.X("label:O", sort=list(ordered), title=axis.title, axis=two_lines)}
 
 

@@ -207,7 +207,12 @@ def _label(row: Row) -> str:
     epochs = dict(row.values).get("timescale_epochs")
     if epochs is None:
         return label(row)
-    return f"{label(row)}{SECOND_LINE}{epochs if isinstance(epochs, str) else f'{epochs:,.{0 if epochs >= 10 else 1}f} epochs'}"
+    return f"{label(row)}{SECOND_LINE}{epochs if isinstance(epochs, str) else f'{_short(epochs)} epochs'}"
+
+
+def _short(epochs: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
 
 
 def _limit(rows: Sequence[Row]) -> float:

@@ -93,6 +93,15 @@ def test_zero_and_words_have_a_place_of_their_own() -> None:
     assert frames.axis(conclusion(row("baseline", 0.3, name="candidate"))).kind == "named"
 
 
+def test_a_timescale_below_an_epoch_is_not_none() -> None:
+    rows = [
+        Row(values=(("weight_decay", 1e-3), ("timescale_epochs", epochs)), hyperparameters=START, val_loss=0.3, verdict="tied")
+        for epochs in ("never", 1234.5, 12.3, 2.02, 0.00606)
+    ]
+    labels = [label.partition(frames.SECOND_LINE)[2] for label in frames.candidate_frame(conclusion(*rows))["label"]]
+    assert labels == ["never", "1,234 epochs", "12 epochs", "2 epochs", "0.0061 epochs"]
+
+
 def test_weight_decays_stand_in_order_with_zero_first() -> None:
     swept = conclusion(row(1e-3, 0.30), row(0.0, 0.31), row(1e-4, 0.32))
     spec = styled(stage_figures(_stage(swept))[0].chart).to_dict()
