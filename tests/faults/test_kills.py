@@ -76,6 +76,8 @@ def stopped_at(process: subprocess.Popen[str], reached: Callable[[], bool], paus
     _, err = process.communicate(timeout=60)
     wait_until_gone(process.pid)
     if "KILL" not in how:
+        if process.returncode == 0:  # it was at its last step
+            return False
         assert process.returncode == 130, err
         words = [str(word) for word in process.args[1:]]
         assert f"Continue with:\n  {shlex.join([process.args[0], *words])}" in err
@@ -112,13 +114,13 @@ def stop_training(folder: Path, name: str, stops: Sequence[str], rng: random.Ran
     total = steps_saved(reference)
     command = ("train", "c.yaml", "--run-dir", name)
     done = 0
-    for point, how in zip(sorted(rng.uniform(0.02, 0.9) for _ in stops), stops, strict=True):
+    for point, how in zip(sorted(rng.uniform(0.02, 0.8) for _ in stops), stops, strict=True):
         process = start(folder, *command)
 
         def reached(point: float = point, pid: int = process.pid) -> bool:
             return holder(run) == pid and steps_saved(run) >= point * total
 
-        done += stopped_at(process, reached, rng.uniform(0, 0.2), how)
+        done += stopped_at(process, reached, rng.uniform(0, 0.2) * (1 - point), how)
     saved = steps_saved(run)
     out, _ = hptune(folder, *command)
     assert saved in (0, total) or f"continuing after step {saved} of {total}" in out
