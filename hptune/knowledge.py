@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hptune.analysis.ranking import Noise
+from hptune.analysis.candidates import Noise
 from hptune.analysis.recommendation import (
     SETTLES,
     Conclusion,

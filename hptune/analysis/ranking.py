@@ -8,52 +8,18 @@ lowest adjusted mean is *chosen*; that a candidate is worse than the best is *cl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hptune.analysis.additive import fit_additive
+from hptune.analysis.candidates import NO_NOISE, Candidate, Noise, adjusted_metrics, is_usable, loss_scale, metric_scale
 from hptune.analysis.diagnosis import summarize_clues
-from hptune.analysis.scale import MIN_DF, Scale, exponential
+from hptune.analysis.scale import Scale, exponential
 from hptune.analysis.wording import format_number
-from hptune.trial import Hyperparameters, TrialRecord, is_result
+from hptune.trial import Hyperparameters, TrialRecord
 
 Verdict = Literal["best", "tied", "worse", "diverged", "out_of_memory", "failed"]
 Criterion = Literal["val_loss", "metric"]
-
-FAR_OFF = math.log(2)  # log loss this far above the best: another regime, whose noise says nothing about the best
-RACE_DEVIATIONS = 4.0  # of a difference of two trials: what lies further behind is out of the race
-RACE_CONFIDENCE = 0.995  # and not told apart at this level: dropping sooner, where noise is known poorly, costs false claims
-RACE_SHARE = 0.05  # a candidate this near to the best stays in the race, however small the noise
-ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """Residual sum of squares of log loss and its degrees of freedom; `+` pools two."""
-
-    sum_squares: float = 0.0
-    df: int = 0
-
-    def __add__(self, other: Noise) -> Noise:
-        return Noise(sum_squares=self.sum_squares + other.sum_squares, df=self.df + other.df)
-
-    @property
-    def sd(self) -> float:
-        """Pooled standard deviation of one trial's log loss; NaN without degrees of freedom."""
-        return math.sqrt(self.sum_squares / self.df) if self.df > 0 else math.nan
-
-
-NO_NOISE = Noise()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """What is compared: the swept `values` by column, and all trials of it, any repetition, any status."""
-
-    values: tuple[tuple[str, float | int | str], ...]
-    hyperparameters: Hyperparameters
-    records: tuple[TrialRecord, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +66,6 @@ class Comparison:
     high: float = math.nan
     claim: bool = False
     better: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
-    """The best candidate of a comparison still under way: adjusted mean loss, 95 % interval as in `Row`."""
-
-    hyperparameters: Hyperparameters
-    val_loss: float
-    val_loss_low: float
-    val_loss_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +146,11 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
     `prior` is noise of log loss seen in earlier comparable trials; it counts only where log loss is what is compared. Where any
     loss is zero or negative, losses are compared as they are. The metric always is.
     """
-    usable = [i for i, candidate in enumerate(candidates) if _is_usable(candidate, by_metric)]
+    usable = [i for i, candidate in enumerate(candidates) if is_usable(candidate, by_metric)]
     chosen = [candidates[i] for i in usable]
-    loss, noise = _loss_scale(chosen, prior, far_tell=True)
-    scale = _metric_scale(chosen, larger_is_better) if by_metric else loss
-    metrics = _adjusted_metrics(chosen)
+    loss, noise = loss_scale(chosen, prior, far_tell=True)
+    scale = metric_scale(chosen, larger_is_better) if by_metric else loss
+    metrics = adjusted_metrics(chosen)
     positions = tuple(scale.order())
     rows = [_usable_row(chosen[at], loss, scale, at, metrics[at], positions[0]) for at in positions]
     rest = [_row(candidate, _failed_verdict(candidate.records)) for i, candidate in enumerate(candidates) if i not in usable]
@@ -207,39 +163,6 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
         scale=scale,
         positions=positions,
     )
-
-
-def leader(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> Leader | None:
-    """Return the candidate that leads by its loss, as `rank` would see it, but for the price of no comparison; None without any usable."""
-    usable = [candidate for candidate in candidates if _is_usable(candidate, by_metric=False)]
-    if not usable:
-        return None
-    scale, _ = _loss_scale(usable, prior, far_tell=True)
-    best = scale.order()[0]
-    low, high = scale.interval(best)
-    return Leader(hyperparameters=usable[best].hyperparameters, val_loss=scale.mean(best), val_loss_low=low, val_loss_high=high)
-
-
-def in_race(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE) -> tuple[int, ...]:
-    """Return the indices of the candidates worth another seed: those the pooled deviation does not rule out yet.
-
-    They lie within four standard deviations of a difference of two trials of the best, within the simultaneous interval of that
-    difference at `RACE_CONFIDENCE`, or within 5 % of its loss; without enough degrees of freedom, within a factor of two (where
-    losses are not all positive: anywhere). All their trials completed.
-    """
-    usable = [i for i, candidate in enumerate(candidates) if _is_usable(candidate, by_metric=False)]
-    if not usable:
-        return ()
-    scale, _ = _loss_scale([candidates[i] for i in usable], prior)
-    best = scale.order()[0]
-    return tuple(i for at, i in enumerate(usable) if scale.gap(at, best) <= _race_margin(scale, at, best))
-
-
-def _race_margin(scale: Scale, at: int, best: int) -> float:
-    if not scale.known:
-        return FAR_OFF if scale.logarithmic else math.inf
-    share = math.log1p(RACE_SHARE) if scale.logarithmic else RACE_SHARE * abs(scale.mean(best))
-    return max(share, RACE_DEVIATIONS * scale.sd * math.sqrt(2), scale.margin(at, best, RACE_CONFIDENCE))
 
 
 def disagreement(ranking: Ranking) -> str | None:
@@ -265,56 +188,6 @@ def disagreement(ranking: Ranking) -> str | None:
 
 def _label(row: Row) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {format_number(value)}" for name, value in row.values)
-
-
-def _is_usable(candidate: Candidate, by_metric: bool) -> bool:
-    return bool(candidate.records) and all(r.usable and (not by_metric or is_result(r.metric)) for r in candidate.records)
-
-
-def _loss_scale(candidates: Sequence[Candidate], prior: Noise, *, far_tell: bool = False) -> tuple[Scale, Noise]:
-    """The scale losses are compared on, and these candidates' own noise of log loss.
-
-    Far-off candidates are no part of the noise. `far_tell`: unless what is near the best tells too little of it, and their pairs with
-    the best more; for the winner and one far-off candidate alone that is the paired t-test.
-    """
-    cells, losses = _cells(candidates, lambda record: record.val_loss)
-    if any(loss <= 0 for loss in losses):
-        return _raw_scale(cells, losses, sign=1), Noise()
-    values = [math.log(loss) for loss in losses]
-    fit = fit_additive(cells, values)
-    far = frozenset(i for i, mean in enumerate(fit.means) if mean - min(fit.means) > FAR_OFF)
-    near = fit_additive(cells, values, set_aside=far) if far else fit
-    noise = Noise(sum_squares=near.sum_squares, df=near.df)
-    pooled = noise + prior
-    if far_tell and pooled.df < MIN_DF <= fit.df:
-        pooled = Noise(sum_squares=fit.sum_squares, df=fit.df)
-    else:
-        fit = near
-    return Scale(fit=fit, logarithmic=True, sign=1, sum_squares=pooled.sum_squares, df=pooled.df, rounding=ROUNDING), noise
-
-
-def _raw_scale(cells: Sequence[tuple[int, int]], values: Sequence[float], *, sign: int) -> Scale:
-    fit = fit_additive(cells, values)
-    rounding = ROUNDING * max((abs(value) for value in values), default=0.0) or ROUNDING
-    return Scale(fit=fit, logarithmic=False, sign=sign, sum_squares=fit.sum_squares, df=fit.df, rounding=rounding)
-
-
-def _metric_scale(candidates: Sequence[Candidate], larger_is_better: bool) -> Scale:
-    cells, metrics = _cells(candidates, lambda record: record.metric)
-    return _raw_scale(cells, metrics, sign=-1 if larger_is_better else 1)
-
-
-def _adjusted_metrics(candidates: Sequence[Candidate]) -> list[float]:
-    """The adjusted mean metric of each candidate; NaN for those of which a trial has none."""
-    measured = [i for i, candidate in enumerate(candidates) if all(is_result(r.metric) for r in candidate.records)]
-    means = fit_additive(*_cells([candidates[i] for i in measured], lambda record: record.metric)).means
-    found = dict(zip(measured, means, strict=True))
-    return [float(found.get(i, math.nan)) for i in range(len(candidates))]
-
-
-def _cells(candidates: Sequence[Candidate], quantity: Callable[[TrialRecord], float]) -> tuple[list[tuple[int, int]], list[float]]:
-    cells = [(i, record.spec.repetition) for i, candidate in enumerate(candidates) for record in candidate.records]
-    return cells, [quantity(record) for candidate in candidates for record in candidate.records]
 
 
 def _verdict(scale: Scale, at: int, best: int) -> Verdict:

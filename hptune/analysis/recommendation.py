@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hptune.analysis.ranking import NO_NOISE, Noise, Row
+from hptune.analysis.candidates import NO_NOISE, Noise
+from hptune.analysis.ranking import Row
 from hptune.analysis.wording import format_number
 from hptune.trial import Hyperparameters
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hptune.analysis.ranking import Leader
+from hptune.analysis.race import Leader
 from hptune.cli import words
 from hptune.cli.progress import speed, trial_line, two_lines
 from hptune.stages.base import Knowledge

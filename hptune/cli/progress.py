@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hptune.analysis.ranking import Leader
+from hptune.analysis.race import Leader
 from hptune.cli import words
 from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hptune.analysis.ranking import Candidate, Comparison, Row, rank
+from hptune.analysis.candidates import Candidate
+from hptune.analysis.ranking import Comparison, Row, rank
 from hptune.report.run import Run, StageResult
 from hptune.trial import Task, TrialRecord
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from hptune.analysis.ranking import NO_NOISE, Noise
+from hptune.analysis.candidates import NO_NOISE, Noise
 from hptune.analysis.recommendation import Conclusion, Longer
 from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, Numerics, StopRule, TrialRecord, TrialSpec, derive_seed, known_fields

@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hptune.analysis.ranking import NO_NOISE, Ranking, Row
+from hptune.analysis.candidates import NO_NOISE
+from hptune.analysis.ranking import Ranking, Row
 from hptune.analysis.recommendation import Conclusion
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number

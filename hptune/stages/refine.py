@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Protocol
 
-from hptune.analysis.ranking import NO_NOISE, Ranking, Row
+from hptune.analysis.candidates import NO_NOISE
+from hptune.analysis.ranking import Ranking, Row
 from hptune.analysis.recommendation import DECAY_STEP, Conclusion, settled_names, transfer
 from hptune.analysis.sampling import block_error
 from hptune.analysis.wording import format_number

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from hptune.analysis.ranking import NO_NOISE, Candidate, Leader, Noise, Ranking, in_race, leader, rank
+from hptune.analysis.candidates import NO_NOISE, Candidate, Noise
+from hptune.analysis.race import Leader, in_race, leader
+from hptune.analysis.ranking import Ranking, rank
 from hptune.stages.base import LONGER_REPETITIONS, Knowledge
 from hptune.trial import TrialRecord, TrialSpec, derive_seed, is_result
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from hptune.analysis.ranking import Noise, Row
+from hptune.analysis.candidates import Noise
+from hptune.analysis.ranking import Row
 from hptune.analysis.recommendation import Conclusion, Recommendation
 from hptune.cli import interruption, words
 from hptune.cli.console import Console, json_text

@@ -13,7 +13,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hptune.analysis.ranking import Candidate, Noise, Ranking, in_race, rank
+from hptune.analysis.candidates import Candidate, Noise
+from hptune.analysis.race import in_race
+from hptune.analysis.ranking import Ranking, rank
 from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 

@@ -11,8 +11,9 @@ from statistics import fmean
 
 import pytest
 
+from hptune.analysis.candidates import Candidate
 from hptune.analysis.causes import findings
-from hptune.analysis.ranking import Candidate, rank
+from hptune.analysis.ranking import rank
 from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 

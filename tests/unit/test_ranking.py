@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from hptune.analysis.candidates import Candidate, Noise
 from hptune.analysis.quantiles import student, studentized_range
-from hptune.analysis.ranking import Candidate, Noise, Ranking, disagreement, in_race, leader, rank
+from hptune.analysis.race import in_race, leader
+from hptune.analysis.ranking import Ranking, disagreement, rank
 from hptune.schedules import Schedule
 from hptune.trial import CurveSummary, Hyperparameters, Status, TrialRecord, TrialSpec
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 from surfaces import START, Surface, go, knowledge, lrs
 
-from hptune.analysis.ranking import Noise
+from hptune.analysis.candidates import Noise
 from hptune.analysis.recommendation import recommend, transfer
 from hptune.analysis.sampling import block_error
 from hptune.stages import STAGES, Knowledge, stage_named

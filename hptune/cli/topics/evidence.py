@@ -7,7 +7,8 @@ import math
 
 def statistics() -> str:
     """Noise, choosing, claiming."""
-    from hptune.analysis.ranking import FAR_OFF, RACE_CONFIDENCE, RACE_DEVIATIONS, RACE_SHARE
+    from hptune.analysis.candidates import FAR_OFF
+    from hptune.analysis.race import RACE_CONFIDENCE, RACE_DEVIATIONS, RACE_SHARE
     from hptune.analysis.scale import CONFIDENCE, MIN_DF, NEAR
 
     return f"""
