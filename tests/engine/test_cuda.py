@@ -76,7 +76,7 @@ def test_trials_of_a_shape_share_a_graph_and_leave_nothing_in_it():
     run_trial(problem, b)
     again = run_trial(problem, a).record
     assert problem.kept.programs == programs
-    assert again.val_loss == pytest.approx(first.val_loss, rel=5e-3)
+    assert again.val_loss == pytest.approx(first.val_loss, rel=1e-3)
 
 
 def test_what_python_steers_is_trained_step_by_step(tmp_path):
@@ -146,7 +146,7 @@ def test_records_do_not_depend_on_the_checks_between():
     problem = opened(**SMALL)
     spec = spec_of(problem, steps=16, evaluate_at=(16,))
     often = replace(spec, stop=replace(spec.stop, window=4))
-    assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=5e-3)
+    assert run_trial(problem, spec).record.val_loss == pytest.approx(run_trial(problem, often).record.val_loss, rel=1e-3)
 
 
 def test_a_failed_assertion_on_the_device_is_known_for_what_it_is():

@@ -76,8 +76,6 @@ def stopped_at(process: subprocess.Popen[str], reached: Callable[[], bool], paus
     _, err = process.communicate(timeout=60)
     wait_until_gone(process.pid)
     if "KILL" not in how:
-        if process.returncode == 0:  # it was at its last step
-            return False
         assert process.returncode == 130, err
         words = [str(word) for word in process.args[1:]]
         assert f"Continue with:\n  {shlex.join([process.args[0], *words])}" in err
@@ -114,7 +112,7 @@ def stop_training(folder: Path, name: str, stops: Sequence[str], rng: random.Ran
     total = steps_saved(reference)
     command = ("train", "c.yaml", "--run-dir", name)
     done = 0
-    for point, how in zip(sorted(rng.uniform(0.02, 0.8) for _ in stops), stops, strict=True):
+    for point, how in zip(sorted(rng.uniform(0.02, 0.9) for _ in stops), stops, strict=True):
         process = start(folder, *command)
 
         def reached(point: float = point, pid: int = process.pid) -> bool:
