@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,10 @@ from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import keep, resume_progress, run_stage, run_stages
 from hptune.report.trackers import PATIENCE, Tracking, require
 from hptune.report.trackers.tracker import FULL_TRAINING
-from hptune.running import Event, Remark, Run, StageConcluded, TrialDone
-from hptune.stages import STAGES
+from hptune.running import Event, Remark, Run, StageConcluded, StageStarted, TrialDone
+from hptune.stages import STAGES, Knowledge
+from hptune.stages.key_sweep import swept_values
+from hptune.stages.rounds import contender
 from hptune.store.environment import describe_environment
 from hptune.store.journal import Journal
 from hptune.store.layout import RunLayout, hold_lock, retire, write_atomic
@@ -82,6 +84,7 @@ class Session:
                 most_workers=MOST_WORKERS if self._leaves_room() and self.experiment.executor.workers == "auto" else 1,
             )
             self.tracking = Tracking(self.experiment.tracking, self.layout.tracking, self.experiment.name)
+            self._tell_what_is_known()
             self._held = stack.pop_all()
         return self
 
@@ -117,8 +120,7 @@ class Session:
             self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress, stop=stop
         )
         if spec.trial_id not in self.journal.state.records:
-            keep(self._run, outcome)
-        self._tell_what_is_known()
+            self.tracking.trial(FULL_TRAINING, keep(self._run, outcome))
         if outcome.record.status == "completed":
             self.journal.append("weights", {"trial_id": spec.trial_id})
         return outcome
@@ -145,11 +147,13 @@ class Session:
 
     def _followed(self, events: Iterator[Event]) -> Iterator[Event]:
         """Pass events on; trackers follow each, tables on disk each conclusion."""
-        self._tell_what_is_known()
+        swept: Mapping[TrialSpec, Any] = {}
         for event in events:
             match event:
+                case StageStarted():
+                    swept = swept_values(event.knowledge)
                 case TrialDone():
-                    self.tracking.trial(event.stage, event.record)
+                    self.tracking.trial(event.stage, event.record, swept.get(contender(event.record.spec)))
                 case StageConcluded():
                     report.write_tables(report.load(self.layout.root))
                     self.tracking.conclusion(event.conclusion)
@@ -162,9 +166,11 @@ class Session:
         """Tell trackers of the trials that earlier commands ran: they know most of them, unless they were not asked for or failed."""
         if self.tracking.names:
             state = self.journal.state
+            swept = {name: swept_values(Knowledge.from_json(plan["knowledge"])) for name, plan in state.plans.items()}
             stages = {trial: name for name, plan in reversed(state.plans.items()) for trial in plan["trials"]}
             for trial, record in state.records.items():
-                self.tracking.trial(stages.get(trial, FULL_TRAINING), record)
+                stage = stages.get(trial, FULL_TRAINING)
+                self.tracking.trial(stage, record, swept.get(stage, {}).get(contender(record.spec)))
 
     def _open(self, stack: contextlib.ExitStack) -> Executor:
         """Open data and model, and return an executor that fits them; on a CPU its workers load their code meanwhile."""

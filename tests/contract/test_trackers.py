@@ -2,14 +2,18 @@
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from outside import hptune
 
 from hptune import report
+from hptune.config.loader import from_tree
+from hptune.report import load
 from hptune.report.trackers import CLASSES, Tracking, opener, require
 from hptune.report.trackers.tracker import parameters, points, results
+from hptune.session import open_session
 
 TOOLS = ["tensorboard", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mlflow sqlite:///", "mlflow file://", "wandb"))]
 
@@ -20,10 +24,11 @@ class Told:
     place = "here"
 
     def __init__(self):
-        self.log = []
+        self.log, self.values = [], []
 
-    def trial(self, stage, record):
+    def trial(self, stage, record, value):
         self.log.append((stage, record.trial_id))
+        self.values.append(value)
 
     def conclusion(self, conclusion):
         self.log.append(conclusion.stage)
@@ -36,14 +41,14 @@ class Told:
 
 
 class Failing(Told):
-    def trial(self, stage, record):
+    def trial(self, stage, record, value):
         raise ConnectionError("the server is gone")
 
 
 class Hanging(Told):
     release = threading.Event()
 
-    def trial(self, stage, record):
+    def trial(self, stage, record, value):
         self.release.wait()
 
 
@@ -147,12 +152,45 @@ def test_a_tool_gets_trials_curves_parameters_and_the_report(tool, tmp_path, run
     assert sorted(read["trials"]) == sorted(records)
     for trial, record in records.items():
         found = read["trials"][trial]
-        assert found["parameters"] == {key: str(value) for key, value in parameters(stages[trial], record).items()}
+        assert found["parameters"] == {key: str(value) for key, value in parameters(stages[trial], record, None).items()}
         assert found["results"] == pytest.approx(results(record))
         curve = [(step, values["val_loss"]) for step, values in points(record) if "val_loss" in values]
         assert found["val_loss"] == [(step, pytest.approx(value)) for step, value in curve]
     assert run.conclusions[-1].sentence in read["said"]
     assert read["files"] >= {"report.html", "recommended.yaml"} or name == "tensorboard"
+
+
+def told_by(told, monkeypatch, folder, work, **blocks):
+    """Do `work` in a session whose one tracker is `told`."""
+    monkeypatch.setattr("hptune.session.Tracking", partial(Tracking, find=lambda _: lambda *_: told))
+    tree = {
+        "data": {"name": "digits", "limit": 200}, "model": {"name": "mlp", "args": {"hidden": [8]}}, "device": "cpu",
+        "budget": {"epochs": 1, "search_epochs": 1}, "seeds": 1, "tracking": ["tensorboard"], **blocks,
+    }  # fmt: skip
+    with open_session(from_tree(tree, folder), run_dir=folder / "run") as session:
+        work(session)
+
+
+def test_trials_of_a_key_sweep_come_with_its_values_also_by_a_later_command(tmp_path, monkeypatch):
+    def sweep(session):
+        list(session.sweep("model.args.dropout", [0.0, 0.25]))
+
+    first, later = Told(), Told()
+    told_by(first, monkeypatch, tmp_path, sweep)
+    assert sorted(first.values) == [0.0, 0.25]
+    (tmp_path / "run/tracking/tensorboard/sent.txt").unlink()
+    told_by(later, monkeypatch, tmp_path, lambda session: None)
+    assert sorted(later.values) == [0.0, 0.25]
+    record = load(tmp_path / "run").records[0]
+    assert parameters("model.args.dropout", record, 0.25)["model.args.dropout"] == 0.25
+
+
+def test_a_full_training_is_told_of_also_where_it_was_done_before(tmp_path, monkeypatch):
+    first, later = Told(), Told()
+    told_by(first, monkeypatch, tmp_path, lambda session: session.train())
+    (tmp_path / "run/tracking/tensorboard/sent.txt").unlink()
+    told_by(later, monkeypatch, tmp_path, lambda session: session.trained())
+    assert first.log == later.log == [("train", load(tmp_path / "run").records[0].trial_id), "closed"]
 
 
 def from_tensorboard(folder: Path):

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hptune.analysis.recommendation import Conclusion
 from hptune.errors import ConfigError, said_by
@@ -59,9 +59,9 @@ class Tracking:
         self._remarks: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._couriers = [Courier(name, find(name), folder(name), title, self._remarks.put) for name in self.names]
 
-    def trial(self, stage: str, record: TrialRecord) -> None:
-        """Tell of a trial, unless it is known."""
-        self._tell(lambda tracker, ledger: ledger.once(f"trial {record.trial_id}", lambda: tracker.trial(stage, record)))
+    def trial(self, stage: str, record: TrialRecord, value: Any = None) -> None:
+        """Tell of a trial, unless it is known; `value` is what a key sweep gave to its key."""
+        self._tell(lambda tracker, ledger: ledger.once(f"trial {record.trial_id}", lambda: tracker.trial(stage, record, value)))
 
     def conclusion(self, conclusion: Conclusion) -> None:
         """Tell what a stage found, unless just this is known."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -34,12 +35,12 @@ class Mlflow:
         self._parent = self._again(known, uri) or self._client.create_run(self._experiment, run_name=title).info.run_id
         self.place = f"{uri} {self._parent}"
 
-    def trial(self, stage: str, record: TrialRecord) -> None:
+    def trial(self, stage: str, record: TrialRecord, value: Any) -> None:
         """A nested run: parameters, curve, results."""
         name = f"{stage} {record.trial_id[:8]}"
         tags = {PARENT: self._parent, "hptune.trial_id": record.trial_id, "hptune.status": record.status}
         run = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        own = [Param(key, str(value)) for key, value in parameters(stage, record).items()]
+        own = [Param(key, str(value)) for key, value in parameters(stage, record, value).items()]
         moment = round(1000 * now())
         series = [Metric(key, value, moment, step) for step, values in points(record) for key, value in values.items()]
         series += [Metric(f"final_{key}", value, moment, record.steps) for key, value in results(record).items()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
@@ -33,13 +34,13 @@ class TensorBoard:
         self._folder = folder
         self._writer = EventFileWriter(str(folder))
 
-    def trial(self, stage: str, record: TrialRecord) -> None:
+    def trial(self, stage: str, record: TrialRecord, value: Any) -> None:
         """Curve and results of a trial, with its parameters for the HParams view."""
         folder = self._folder / file_name(stage) / record.trial_id
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it wrote
         writer = EventFileWriter(str(folder))
         try:
-            self._write(writer, _started(parameters(stage, record)))
+            self._write(writer, _started(parameters(stage, record, value)))
             for step, values in points(record):
                 self._write(writer, _scalars(values), step)
             self._write(writer, _scalars({f"final/{name}": value for name, value in results(record).items()}), record.steps)

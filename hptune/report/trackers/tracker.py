@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hptune.analysis.recommendation import Conclusion
 from hptune.report.recommended import verdict
@@ -28,8 +28,8 @@ class Tracker(Protocol):
 
     place: str
 
-    def trial(self, stage: str, record: TrialRecord) -> None:
-        """Take a trial that ended: parameters, curve, results."""
+    def trial(self, stage: str, record: TrialRecord, value: Any) -> None:
+        """Take a trial that ended: parameters, curve, results. `value`: of the key that is swept; None in other stages."""
 
     def conclusion(self, conclusion: Conclusion) -> None:
         """Take what a stage found."""
@@ -41,11 +41,12 @@ class Tracker(Protocol):
         """Send what is held back, and let go."""
 
 
-def parameters(stage: str, record: TrialRecord) -> dict[str, str | int | float]:
-    """What a trial was run with; `repetition` names its seed."""
+def parameters(stage: str, record: TrialRecord, value: Any) -> dict[str, str | int | float]:
+    """What a trial was run with; `repetition` names its seed. The key that is swept stands under its own name."""
     spec = record.spec
+    swept = {} if value is None else {stage: value if isinstance(value, str | int | float) else str(value)}
     own = {name: value for name, value in asdict(spec.hyperparameters).items() if value is not None}
-    return {**own, "steps": spec.steps, "repetition": spec.repetition, "schedule": spec.schedule.kind, "stage": stage}
+    return {**own, "steps": spec.steps, "repetition": spec.repetition, "schedule": spec.schedule.kind, "stage": stage, **swept}
 
 
 def results(record: TrialRecord) -> dict[str, float]:

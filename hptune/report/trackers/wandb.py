@@ -29,9 +29,9 @@ class Wandb:
         self.place = f"{self._project} {self._group}"
         self._search = self._begin(self._group, title, "search", {})
 
-    def trial(self, stage: str, record: TrialRecord) -> None:
+    def trial(self, stage: str, record: TrialRecord, value: Any) -> None:
         """A run: parameters, curve, results."""
-        run = self._begin(f"{self._group}-{record.trial_id}", f"{stage} {record.trial_id[:8]}", stage, parameters(stage, record))
+        run = self._begin(f"{self._group}-{record.trial_id}", f"{stage} {record.trial_id[:8]}", stage, parameters(stage, record, value))
         for step, values in points(record):
             run.log(values, step=step)
         run.summary.update({f"final/{name}": value for name, value in results(record).items()})  # beside the curve's last point
