@@ -14,7 +14,7 @@ from hptune.config.paths import as_written_in
 from hptune.config.schema import folder_name
 from hptune.errors import ConfigError, InputError, printable
 from hptune.starter.data import Found, look_at
-from hptune.starter.own import SKELETON, Target, baseline_of, data_of, is_code, own_data, read_target, remarks, unwritten_data
+from hptune.starter.own import LOADER, Target, archive_data, baseline_of, data_of, is_code, own_data, read_target, remarks
 
 UNNAMED = "hptune"  # the stem of init's default: it says nothing of the run
 COLUMN = 28  # where comments stand, at least
@@ -134,7 +134,7 @@ def _data(wishes: Wishes, model: Target | None, file: Path) -> tuple[Found, dict
         return own_data(beside), {}
     stem = model.code.file.stem if model.code is not None else "my"
     companion = f"{stem}_data.py"
-    return unwritten_data(folder_name(stem), companion), {companion: SKELETON.format(config=file.name)}
+    return archive_data(folder_name(stem), companion), {companion: LOADER.format(config=file.name)}
 
 
 def _settings(wishes: Wishes, found: Found, seen: Mapping[str, Any]) -> Settings:

@@ -18,16 +18,21 @@ from hptune.starter.data import Found
 from hptune.starter.uses import settings_in
 
 SHOWN = 4  # optional parameters that a comment lists
-SKELETON = '''\
-"""The data that {config} trains on: write load(), then run `hptune check {config}` again."""
+LOADER = '''\
+"""The data that {config} trains on. Read yours here, in whatever way they are stored."""
+
+from pathlib import Path
+
+import numpy as np
 
 
-def load():
+def load(path):
     """Return (train, val) or (train, val, test): each a pair (x, y) of arrays or tensors, or a map-style torch Dataset.
 
     Not a DataLoader: hptune forms the batches. Scale x to about unit variance, by the training part alone.
     """
-    raise NotImplementedError("write load(), which returns (train, val), each a pair (x, y) or a Dataset")
+    with np.load(Path(__file__).parent / path) as held:
+        return (held["x_train"], held["y_train"]), (held["x_val"], held["y_val"])
 '''
 
 
@@ -106,13 +111,13 @@ def own_data(target: Target) -> Found:
     )
 
 
-def unwritten_data(name: str, file: str) -> Found:
-    """The data block where there is no function yet: one in `file`, which is written beside the config."""
+def archive_data(name: str, file: str) -> Found:
+    """The data block where there is no function yet: `LOADER` in `file`, which is written beside the config, reads an archive."""
     return Found(
         name=name,
-        block={"target": f"{file}:load"},
-        sentences=(f"data: no function that returns them was found; write load() in {file}, which says how",),
-        comments={"target": f"WRITE IT: {file} says what it returns"},
+        block={"target": f"{file}:load", "args": {"path": FILL_IN}},
+        sentences=(f"data: no function that returns them was found; load() in {file} reads an .npz: name it, or change load() to yours",),
+        comments={"target": "change it to read your data", "path": "an .npz with x_train, y_train, x_val, y_val"},
         optimizer="adamw",
         lr=1e-3,
         epochs=20,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hptune.config.loader import load_config
+from hptune.config.tree import FILL_IN
 from hptune.errors import ConfigError, DataError, InputError
 from hptune.starter.code import read_code
 from hptune.starter.compose import Wishes, batch_grid, config_text, plan
@@ -148,13 +150,18 @@ def test_a_config_from_code_names_it_and_says_what_is_missing(folder: Path) -> N
     assert filled.name == "mine"
 
 
-def test_without_a_data_function_one_is_given_to_be_written(folder: Path) -> None:
+def test_without_a_data_function_one_is_given_that_reads_an_archive(folder: Path) -> None:
     Path("net.py").write_text("from torch import nn\nclass Net(nn.Module): ...\n")
     settled = plan(Wishes(model="net.py:Net"), Path("c.yaml"))
     assert list(settled.companions) == ["net_data.py"]
-    code = ast.parse(settled.companions["net_data.py"])
-    assert [node.name for node in code.body if isinstance(node, ast.FunctionDef)] == ["load"]
-    assert "target: net_data.py:load" in config_text(settled)
+    text = config_text(settled)
+    assert "target: net_data.py:load" in text
+    assert f"path: {FILL_IN}" in text
+    Path("net_data.py").write_text(settled.companions["net_data.py"])
+    arrays = {f"{name}_{part}": np.arange(size) for part, size in (("train", 8), ("val", 4)) for name in "xy"}
+    np.savez("mine.npz", **arrays)
+    (x, y), (x_val, y_val) = runpy.run_path(str(Path("net_data.py").absolute()))["load"]("mine.npz")
+    assert [len(part) for part in (x, y, x_val, y_val)] == [8, 8, 4, 4]
 
 
 def test_of_several_data_functions_one_must_be_named(folder: Path) -> None:
