@@ -12,8 +12,8 @@ from hptune.version import __version__
 
 if TYPE_CHECKING:
     from hptune.api import LrRangeTest, lr_range_test, run
+    from hptune.report.reading import load as load_run
     from hptune.report.run import Run
-    from hptune.report.run import load as load_run
 
 __all__ = ["LrRangeTest", "Run", "__version__", "load_run", "lr_range_test", "run"]
 
@@ -22,7 +22,7 @@ _HOMES = {
     "lr_range_test": ("hptune.api", "lr_range_test"),
     "LrRangeTest": ("hptune.api", "LrRangeTest"),
     "Run": ("hptune.report.run", "Run"),
-    "load_run": ("hptune.report.run", "load"),
+    "load_run": ("hptune.report.reading", "load"),
 }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from hptune.report.reading import load
 from hptune.report.recommended import write_recommended
-from hptune.report.run import Run, StageResult, load
+from hptune.report.run import Run, StageResult
 from hptune.report.tables import write_tables
 
 __all__ = ["Run", "StageResult", "load", "write_report", "write_results", "write_tables"]

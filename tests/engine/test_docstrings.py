@@ -11,10 +11,16 @@ import torch
 
 import hptune
 import hptune.api
+import hptune.report.reading
 import hptune.report.run
 
 NAMES = [name for name in hptune.__all__ if not name.startswith("__")]
-EXAMPLES = [example for module in (hptune.api, hptune.report.run) for example in doctest.DocTestFinder().find(module) if example.examples]
+EXAMPLES = [
+    example
+    for module in (hptune.api, hptune.report.reading, hptune.report.run)
+    for example in doctest.DocTestFinder().find(module)
+    if example.examples
+]
 
 
 @pytest.fixture(scope="module")

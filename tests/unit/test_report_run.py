@@ -156,7 +156,7 @@ def test_equal_compute_time_stretches_the_recommended_length(tmp_path: Path) -> 
     run = report.load(fabricate(tmp_path / "run", only=["lr_range", "batch_size"]))
     stage = run.stage("batch_size")
     faster = replace(stage, knowledge=replace(stage.knowledge, speeds=((32, 0.5), (64, 1.5), (128, 2.0))))
-    from hptune.report.run import _recommendation
+    from hptune.report.reading import _recommendation
 
     recommendation = _recommendation([run.stage("lr_range"), faster], run.loaded)
     assert recommendation is not None
