@@ -25,7 +25,7 @@ name: training
 data: {name: digits, limit: 400, augment: [crop:1]}
 model: {name: mlp, args: {hidden: [16], dropout: 0.2}}
 baseline: {lr: 0.02, batch_size: 32}
-budget: {epochs: 300, search_epochs: 1}
+budget: {epochs: 600, search_epochs: 1}  # long enough that a signal finds it at work on a busy machine too
 device: cpu
 """
 
