@@ -11,9 +11,12 @@ from outside import TINY, hptune
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 settings.load_profile("fixed")
 
-# A shell's background jobs are started deaf to Ctrl-C, and so would be the programs that tests start in order to interrupt them.
+# A shell's background jobs are started deaf to Ctrl-C, those of nohup to SIGHUP, and so would be the programs that tests start in order
+# to interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

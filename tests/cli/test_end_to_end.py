@@ -71,7 +71,7 @@ def test_a_stage_alone_and_then_any_other_key(tiny_run: Path) -> None:
     assert {row["dropout"] for row in table} == {"0", "0.2"}
 
 
-@pytest.mark.parametrize("key", [pytest.param("executor.workers", marks=pytest.mark.slow), "data.workers"])
+@pytest.mark.parametrize("key", ["executor.workers", "data.workers"])
 def test_sweeping_what_changes_no_training_is_refused(tiny_run: Path, key: str) -> None:
     _, err = hptune(tiny_run, "sweep", key, "c.yaml", "--values", "1,2", "--run-dir", "none", status=2)
     assert "changes no single training" in err
