@@ -23,32 +23,65 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Runs a work function over items.
+    """Performs a work function on items.
 
-    Results come in completion order as `(index, result or Failure)`, each index once. Leaving the iteration early, or `close`,
-    abandons what is running. An exception of class `InputError` raised by the work is re-raised in the caller. After a
-    `DeviceLostError` the process that raised it performs no other item. What the work prints goes to standard error. One `map` at a
-    time.
+    Items are submitted under numbers. The wanted ones are begun in order; spare ones are begun, in order, by workers that no wanted
+    item waits for, and may still run when all wanted ones are done. Results come in completion order as `(number, result or Failure)`,
+    each number once. An exception of class `InputError` raised by the work is re-raised in the caller. After a `DeviceLostError` the
+    process that raised it performs no other item. What the work prints goes to standard error.
     """
 
     workers: int
+    """Items performed at a time, as far as it is known now."""
+    places: int
+    """Devices, or groups of them, over which the workers are spread evenly; 1 where they share one, or the cores."""
     heartbeat: float | None
     """Seconds without a sign of life after which a worker is replaced, None for never; it may be raised at any time."""
 
     def start(self) -> None:
-        """Start the workers now, so that they load their code while the caller does something else; `map` does it otherwise."""
+        """Start the workers now, so that they load their code while the caller does something else; `results` does it otherwise."""
         ...
 
     def resize(self, workers: int) -> None:
         """Use as many workers from now on, as far as this executor can: surplus ones end, new ones have loaded their code on return."""
         ...
 
+    def submit(self, item: Any, *, spare: bool = False) -> int:
+        """Queue an item and return its number."""
+        ...
+
+    def want(self, number: int) -> None:
+        """Make a spare item a wanted one, before all that wait; harmless where it runs, or is done, already."""
+        ...
+
+    def withdraw(self) -> list[int]:
+        """Forget the spare items that nobody has begun, and return their numbers."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """How many more items could be begun now."""
+        ...
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        """Yield `(number, result or Failure)` until no wanted item is left. Leaving it early abandons everything submitted."""
+        ...
+
     def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Yield `(index, result or Failure)` for every item."""
+        """Yield `(index, result or Failure)` for every item, with no other item beside them. Leaving it early abandons what is left."""
+        ...
+
+    def news(self) -> list[str]:
+        """Sentences on what happened to the workers since the last call: nodes that came and went."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where the workers are, in a few words; empty on this machine."""
         ...
 
     def close(self) -> None:
-        """End all workers; calling it twice is harmless."""
+        """End all workers; calling it twice is harmless, and what is submitted afterwards starts new ones."""
         ...
 
     def __enter__(self) -> Self: ...

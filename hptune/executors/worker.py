@@ -18,12 +18,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 from hptune.errors import DeviceLostError, InputError
 from hptune.executors.base import Failure, Work, attempt
+from hptune.executors.pool import Kind
 from hptune.pulse import PULSE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -33,32 +34,43 @@ BEATS = 10  # signs of life in the time after which there must have been one
 
 _sending = threading.Lock()  # one message at a time
 
-Kind = Literal["ready", "alive", "result", "input_error", "lost", "broken"]
-
 
 class Worker:
     """The driver's handle on one worker process, started by being made.
 
-    `ready`: its code is loaded. `index`: the item it has, or is to get as soon as it is ready. `silent`: seconds the driver has
-    listened since it heard from it last. A process with a `heartbeat` says `BEATS` times as often as that that it goes on.
+    See `pool.Handle`. `place`: which of the executor's devices it is on, where `environment` has it. A process with a `heartbeat` says
+    `BEATS` times as often as that that it goes on.
     """
 
-    def __init__(self, work: bytes, *, threads: int, heartbeat: float | None = None, index: int | None = None) -> None:
+    moved = False  # this machine is the driver's too
+
+    def __init__(
+        self,
+        work: bytes,
+        *,
+        threads: int,
+        heartbeat: float | None = None,
+        number: int | None = None,
+        place: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.ready = False
-        self.index = index
+        self.number = number
         self.silent = 0.0
+        self.place = place
         self.connection, theirs = context.Pipe(duplex=True)
         # Not a daemon: those may have no children, and data loaders of user code do.
         self.process = context.Process(target=serve, args=(theirs, work, heartbeat), name="hptune worker")
-        with _thread_limit(threads), _interrupts_held_back():
+        with _environment({**dict.fromkeys(THREAD_VARIABLES, str(threads)), **(environment or {})}), _interrupts_held_back():
             self.process.start()
         theirs.close()
 
-    def send(self, item: bytes) -> bool:
-        """Hand over a pickled item; False where the worker is gone."""
+    def send(self, item: Any) -> bool:
+        """Hand over an item; False where the worker is gone. Raises what pickling the item raises."""
+        message = pickle.dumps(item)
         try:
-            self.connection.send_bytes(item)
+            self.connection.send_bytes(message)
         except OSError:
             return False
         return True
@@ -77,13 +89,9 @@ class Worker:
             return "result", Failure(error=f"{traceback.format_exc()}the result cannot be read in the main process")
         return kind, content
 
-    def begin(self, index: int) -> None:
-        """Note that it has the item `index` from now on."""
-        self.index, self.silent = index, 0.0
-
     def hangs(self, heartbeat: float | None) -> bool:
         """Whether it should give signs of life and has not for `heartbeat` seconds, or more where it still loads its code."""
-        if heartbeat is None or (self.ready and self.index is None):
+        if heartbeat is None or (self.ready and self.number is None):
             return False
         return self.silent > (heartbeat if self.ready else max(heartbeat, STARTING))
 
@@ -201,10 +209,10 @@ def _print_to_stderr() -> None:
 
 
 @contextlib.contextmanager
-def _thread_limit(threads: int) -> Iterator[None]:
-    """Set the number of threads for numeric libraries that a process started now reads once, when it loads them."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set what a process started now finds in its environment: numeric libraries read their numbers of threads once, when loaded."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
