@@ -54,7 +54,7 @@ def calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event, 
     key = content_hash([run.task.task_id, asdict(request)])
     if key not in run.journal.state.calibrations:
         yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
-        for _, result in run.executor.map([(run.experiment, request, run.shared)]):
+        for _, result in run.executor.map([run.item(request)]):
             if isinstance(result, Failure):
                 raise StageError(f"measuring batch size {hyperparameters.batch_size} failed: {result.error.strip().splitlines()[-1]}")
             run.journal.append("calibration", {"key": key, "task": run.task.task_id, **asdict(result)})
@@ -84,7 +84,7 @@ def numerics_within_memory(run: Run, knowledge: Knowledge, done: Sequence[TrialR
 
 
 def settle_workers(run: Run) -> Generator[Event, None, None]:
-    """Find how many trials at once get most done on one device, up to `run.most_workers`, and let the executor use so many.
+    """Find how many trials at once get most done on each device, up to `run.most_workers`, and let the executor use so many.
 
     The number is doubled while the device's memory allows and steps per second grow by more than `WORTH_DOUBLING`. It changes no
     result; it is journalled, so that it is measured once for a task and a device.
@@ -92,17 +92,17 @@ def settle_workers(run: Run) -> Generator[Event, None, None]:
     most, run.most_workers = run.most_workers, 1
     if most <= 1:
         return
-    key = content_hash([run.task.task_id, run.task.numerics.device_model])
+    key, places = content_hash([run.task.task_id, run.task.numerics.device_model]), run.executor.places
     known = [r for r in run.journal.state.others.get("concurrency", ()) if r["key"] == key]
     if known:
-        run.executor.resize(min(most, int(known[-1]["workers"])))
+        run.executor.resize(places * min(most, int(known[-1]["workers"])))
         return
     yield Remark(text=f"measuring how many trials at once the {run.task.numerics.device} device does best with")
     rates: list[tuple[int, float]] = []
     workers, steps = 1, STEPS_TIMED
     while workers <= most:
-        run.executor.resize(workers)
-        found = _side_by_side(run, workers, steps)
+        run.executor.resize(places * workers)
+        found = _side_by_side(run, places * workers, steps)
         if not found:
             break
         rate = sum(1 / c.seconds_per_step for c in found)
@@ -114,9 +114,9 @@ def settle_workers(run: Run) -> Generator[Event, None, None]:
         steps = min(MOST_STEPS, max(steps, round(SECONDS_SIDE_BY_SIDE / found[0].seconds_per_step)))
         workers *= 2
     best = rates[-1][0] if rates else 1
-    run.executor.resize(best)
+    run.executor.resize(places * best)
     run.journal.append("concurrency", {"key": key, "workers": best, "steps_per_second": [list(pair) for pair in rates]})
-    yield Remark(text=f"{best} trials at once" if best > 1 else "one trial at a time")
+    yield Remark(text=(f"{best} trials at once" if best > 1 else "one trial at a time") + (f" on each of {places}" if places > 1 else ""))
 
 
 def _side_by_side(run: Run, workers: int, steps: int) -> list[Calibration]:
@@ -125,6 +125,6 @@ def _side_by_side(run: Run, workers: int, steps: int) -> list[Calibration]:
     warm, timed = ([CalibrationRequest(hyperparameters=own, numerics=run.task.numerics, steps=n)] * workers for n in (STEPS_TIMED, steps))
     results: list[Any] = []
     for requests in (warm, timed):
-        results = [result for _, result in run.executor.map([(run.experiment, request, run.shared) for request in requests])]
+        results = [result for _, result in run.executor.map([run.item(request) for request in requests])]
     usable = all(isinstance(r, Calibration) and math.isfinite(r.seconds_per_step) and r.micro_batch is None for r in results)
     return results if usable else []

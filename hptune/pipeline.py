@@ -15,16 +15,15 @@ from typing import Any
 from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
 from hptune.confidential import hide_values
 from hptune.config.schema import Experiment
+from hptune.dispatch import execute
 from hptune.errors import StageError
-from hptune.executors.base import Failure
 from hptune.knowledge import Finished, Progress, stage_knowledge
 from hptune.running import Event, Remark, RoundPlanned, Run, StageConcluded, StageStarted, TrialDone
 from hptune.sampler import TpeSampler
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.batch_size import relative_speeds
 from hptune.store.journal import Journal
-from hptune.store.layout import write_curve
-from hptune.trial import Curve, Task, TrialOutcome, TrialRecord, TrialSpec
+from hptune.trial import Task, TrialRecord, TrialSpec
 
 
 def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
@@ -88,6 +87,10 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
     as before. The knowledge that this leaves is returned too.
     """
     records = run.journal.state.records
+
+    def foreseen(_so_far: Sequence[TrialRecord]) -> list[TrialSpec]:
+        return []
+
     stage = stage_named(name, TpeSampler(records[t] for t in knowledge.history) if name == "refine" else None)
     planned: list[TrialSpec] = []
     done: list[TrialRecord] = []
@@ -102,7 +105,7 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         yield RoundPlanned(stage=name, trials=len(new), known=known)
         if len(missing) > 1:
             yield from settle_workers(run)
-        for record in _execute(run, missing):
+        for record in execute(run, missing, foreseen):
             if run.experiment.budget.search_seconds is not None and name != "confirm":
                 run.journal.append("clock", {"elapsed": _spent(run, name, began)})
             yield TrialDone(stage=name, record=record)
@@ -111,40 +114,6 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         if smaller != knowledge.numerics:
             knowledge, planned, done = replace(knowledge, numerics=smaller), [], []
     return knowledge, done
-
-
-def _execute(run: Run, specs: Sequence[TrialSpec]) -> Iterator[TrialRecord]:
-    """Run `specs` and journal each record as it comes; what ran out of memory beside others is tried again alone."""
-    again: list[TrialSpec] = []
-    for index, result in run.executor.map([_item(run, spec) for spec in specs]):
-        outcome = _outcome(specs[index], result)
-        if outcome.record.status == "out_of_memory" and run.executor.workers > 1 and len(specs) > 1:
-            again.append(specs[index])
-        else:
-            yield keep(run, outcome)
-    for spec in again:
-        for _, result in run.executor.map([_item(run, spec)]):
-            yield keep(run, _outcome(spec, result))
-
-
-def keep(run: Run, outcome: TrialOutcome) -> TrialRecord:
-    """Write the curve, then journal the record; return what was journalled."""
-    record = replace(outcome.record, error=hide_values(outcome.record.error, os.environ))  # an exception may quote a secret
-    write_curve(run.layout, record.trial_id, outcome.curve)
-    run.journal.append("trial", record.to_json())
-    return record
-
-
-def _outcome(spec: TrialSpec, result: TrialOutcome | Failure) -> TrialOutcome:
-    if isinstance(result, Failure):
-        reason = result.error.strip().splitlines()[-1] if result.error.strip() else "the worker gave no reason"
-        return TrialOutcome(TrialRecord(spec=spec, status="failed", error=reason), Curve({"step": []}))
-    return result
-
-
-def _item(run: Run, spec: TrialSpec) -> tuple[Experiment, TrialSpec, Any]:
-    """What a worker gets for a trial."""
-    return run.variants.get(spec.task, run.experiment), spec, run.shared
 
 
 def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:

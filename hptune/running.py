@@ -14,7 +14,7 @@ from hptune.knowledge import Progress
 from hptune.stages import Knowledge
 from hptune.store.journal import Journal
 from hptune.store.layout import RunLayout
-from hptune.trial import Task, TrialRecord
+from hptune.trial import CalibrationRequest, Task, TrialOutcome, TrialRecord, TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,10 @@ class Run:
     """What the loop works with; `progress` grows as stages finish.
 
     `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back. `most_workers`: how
-    many trials at once are to be tried, before the first round, to find what the device does best with; 1 where that is settled.
-    `shared` goes to the workers with every item: how they find what this process has loaded already.
+    many trials at once are to be tried on each device, before the first round, to find what it does best with; 1 where that is settled.
+    `leads`: by task id, what goes to the workers with every item of that task: how they find what this process has loaded already.
+    `underway`: the trials that the executor has, by their numbers there. `ahead`: what idle workers did before it was planned; it is
+    in no journal and no table until it is. `foresight`: whether they do so.
     """
 
     experiment: Experiment
@@ -77,4 +79,12 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     clock: Callable[[], float] = time.monotonic
     most_workers: int = 1
-    shared: Any = None
+    leads: Mapping[str, Any] = field(default_factory=dict)
+    underway: dict[int, TrialSpec] = field(default_factory=dict)
+    ahead: dict[str, TrialOutcome] = field(default_factory=dict)
+    foresight: bool = False
+
+    def item(self, request: TrialSpec | CalibrationRequest) -> tuple[Experiment, TrialSpec | CalibrationRequest, Any]:
+        """What a worker gets for a trial or a calibration."""
+        task = request.task if isinstance(request, TrialSpec) else self.task.task_id
+        return self.variants.get(task, self.experiment), request, self.leads.get(task)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from hptune import report
 from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.config.schema import Experiment
+from hptune.dispatch import keep
 from hptune.errors import ConfigError, InputError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor
 from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
-from hptune.pipeline import keep, resume_progress, run_stage, run_stages
+from hptune.pipeline import resume_progress, run_stage, run_stages
 from hptune.report.trackers import PATIENCE, Tracking, require
 from hptune.report.trackers.tracker import FULL_TRAINING
 from hptune.running import Event, Remark, Run, StageConcluded, StageStarted, TrialDone
@@ -80,7 +81,7 @@ class Session:
                 executor=executor,
                 journal=self.journal,
                 layout=self.layout,
-                shared=shared,
+                leads={self.task.task_id: shared},
                 most_workers=MOST_WORKERS if self._leaves_room() and self.experiment.executor.workers == "auto" else 1,
             )
             self.tracking = Tracking(self.experiment.tracking, self.layout.tracking, self.experiment.name)

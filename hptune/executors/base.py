@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -63,11 +63,11 @@ class Executor(Protocol):
         """How many more items could be begun now."""
         ...
 
-    def results(self) -> Iterator[tuple[int, Any]]:
+    def results(self) -> Generator[tuple[int, Any], None, None]:
         """Yield `(number, result or Failure)` until no wanted item is left. Leaving it early abandons everything submitted."""
         ...
 
-    def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def map(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         """Yield `(index, result or Failure)` for every item, with no other item beside them. Leaving it early abandons what is left."""
         ...
 

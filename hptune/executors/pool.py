@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
 from types import TracebackType
@@ -156,7 +156,7 @@ class Pool(ABC, Generic[W]):
         """How many more items could be begun now."""
         return max(0, self.workers - len(self._jobs.items))
 
-    def results(self) -> Iterator[tuple[int, Any]]:
+    def results(self) -> Generator[tuple[int, Any], None, None]:
         """Yield `(number, result or Failure)` in the order in which items are done, until no wanted one is left.
 
         Raises the work's InputError, what pickling an item raises, and HptuneError where workers cannot be started.
@@ -175,7 +175,7 @@ class Pool(ABC, Generic[W]):
             if not complete:
                 self._abandon()
 
-    def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def map(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         """Yield `(index, result or Failure)` for every item, with no other item beside them, in the order in which they are done."""
         self._settle()
         before, self._early = self._early, []

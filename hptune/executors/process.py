@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
-from typing import Any
 
 from hptune.executors.base import Work
 from hptune.executors.pool import Pool, end_all

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,7 +53,7 @@ class SerialExecutor:
         self._spare.clear()
         return numbers
 
-    def results(self) -> Iterator[tuple[int, Any]]:
+    def results(self) -> Generator[tuple[int, Any], None, None]:
         """Yield `(number, result or Failure)`, in order. Raises DeviceLostError after the item that lost the device."""
         try:
             while self._wanted:
@@ -68,7 +68,7 @@ class SerialExecutor:
         finally:
             self._wanted.clear()
 
-    def map(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def map(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.map`."""
         index = {self.submit(item): i for i, item in enumerate(items)}
         with contextlib.closing(self.results()) as results:
