@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from hptune.cores import available_cores
 from hptune.errors import ConfigError
 from hptune.executors.base import Executor, Work
-from hptune.executors.process import ProcessExecutor
+from hptune.executors.process import EVERYWHERE, ProcessExecutor
 from hptune.executors.serial import SerialExecutor
+
+if TYPE_CHECKING:
+    from hptune.executors.ray import RayExecutor
+
+RAY_SETTINGS = {
+    "RAY_SCHEDULER_EVENTS": "0",  # what nodes come and go the executor tells itself
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # under `ray job submit` the job has a folder of its own
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Read by ray when it is imported, unless the user has set them."""
 
 
 def resolve(
@@ -30,21 +44,56 @@ def resolve(
     return ("serial" if name == "auto" and alone else "process"), count
 
 
-def make_executor(name: str, work: Work, workers: int, threads: int, heartbeat: float | None = None) -> Executor:
-    """Return the executor `name` (`serial` or `process`) for `work`; `threads` are the numeric threads of one worker process.
+def make_executor(
+    name: str,
+    work: Work,
+    workers: int | None,
+    threads: int,
+    heartbeat: float | None = None,
+    devices: Sequence[Mapping[str, str]] = EVERYWHERE,
+) -> Executor:
+    """Return the executor `name` (`serial`, `process`, or `ray` with its defaults) for `work`.
 
-    `heartbeat`: seconds without a sign of life after which a worker process is replaced; None waits for ever.
+    `threads` are the numeric threads of one worker. `heartbeat`: seconds without a sign of life after which a worker is replaced; None
+    waits for ever. `devices`: see `ProcessExecutor`. `workers` None is as many as a cluster has room for.
 
-    Raises ConfigError for an executor this version has not.
+    Raises ConfigError for an executor there is none of.
     """
     if name == "serial":
         return SerialExecutor(work)
     if name == "process":
-        return ProcessExecutor(work, workers, threads=threads, heartbeat=heartbeat)
+        return ProcessExecutor(work, workers or 1, threads=threads, heartbeat=heartbeat, devices=devices)
+    if name == "ray":
+        return make_ray_executor(work, workers, threads=threads, heartbeat=heartbeat)
     raise _unknown(name)
 
 
+def make_ray_executor(
+    work: Work,
+    workers: int | None,
+    *,
+    threads: int = 1,
+    heartbeat: float | None = None,
+    address: str = "auto",
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    folder: Path | None = None,
+) -> RayExecutor:
+    """Return an executor on a Ray cluster, each worker taking `cpus` and `gpus` of it; for the rest see `RayExecutor`.
+
+    Raises ConfigError where ray is not installed, or there is no such cluster.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()})
+    try:
+        from hptune.executors.ray import Needs, RayExecutor
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError("ray is not installed: pip install 'hptune[ray]'", key="executor.name") from error
+    return RayExecutor(
+        work, workers, needs=Needs(cpus, gpus), threads=threads, heartbeat=heartbeat, address=address, folder=folder
+    )  # fmt: skip
+
+
 def _unknown(name: str) -> ConfigError:
-    if name == "ray":
-        return ConfigError("the ray executor is not part of this version: use process", key="executor.name")
-    return ConfigError(f"unknown executor {name!r}: use auto, serial or process", key="executor.name")
+    return ConfigError(f"unknown executor {name!r}: use auto, serial, process or ray", key="executor.name")

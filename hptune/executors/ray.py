@@ -1,0 +1,281 @@
+"""Workers on a Ray cluster: actors that keep code, model and data warm. This is the only import of ray.
+
+The driver hands out the items and alone writes anything; a worker needs no file of the driver's. What is lost with a node is an
+attempt at the trials that ran there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import pickle
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RuntimeEnvSetupError
+
+from hptune.cores import available_cores
+from hptune.errors import ConfigError, said_by
+from hptune.executors.base import Work
+from hptune.executors.pool import Kind, Pool, end_all
+from hptune.executors.station import Station, Whereabouts
+from hptune.executors.worker import BEATS, THREAD_VARIABLES, read
+
+LOOK = 1.0  # seconds between looks for workers that give no sign of life
+LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
+NODE_DIED = "node has died"  # as ray says it of an actor whose node was taken away in order
+LIFE = "life"  # the thread of a worker that answers while the work goes on
+LOCAL = "local"  # the address of a cluster that begins and ends with this process
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one worker takes of a node; GPUs may be fractions, so that several workers share one."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """How many workers a node with these `resources` holds."""
+        by_cpu = math.floor(resources.get("CPU", 0.0) / self.cpus + 1e-9) if self.cpus else 10**6
+        if not self.gpus:
+            return by_cpu
+        gpus = resources.get("GPU", 0.0)
+        by_gpu = gpus * math.floor(1 / self.gpus + 1e-9) if self.gpus < 1 else gpus // self.gpus
+        return min(by_cpu, int(by_gpu))
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Something in the cluster's object store, from which each node that asks for it gets it once."""
+
+    reference: Any
+
+    def open(self) -> Any:
+        """Return it; arrays in it are read where they lie."""
+        return ray.get(self.reference)
+
+
+class Actor(Station):
+    """A station that knows its node of the cluster."""
+
+    def whereabouts(self) -> Whereabouts:
+        """See `Station.whereabouts`."""
+        return replace(super().whereabouts(), node=ray.get_runtime_context().get_node_id())
+
+
+class RayWorker:
+    """The driver's handle on one actor; see `pool.Handle`. It is not `ready` until the cluster has a place for it.
+
+    `task`: what it is about to say, None where it has nothing to do.
+    """
+
+    def __init__(self, actor: Any, number: int | None) -> None:
+        self.ready, self.number, self.silent, self.moved = False, number, 0.0, False
+        self.task: Any = actor.whereabouts.remote()
+        self.found: Whereabouts | None = None
+        self._actor = actor
+        self._how = ""
+        self._beats = 0
+        self._asked: Any = None  # for its beats
+
+    def send(self, item: Any) -> bool:
+        """Hand over an item; where the worker is gone shows when it should answer. Raises what pickling the item raises."""
+        self.task = self._actor.perform.remote(item)
+        return True
+
+    def receive(self) -> tuple[Kind, Any] | None:
+        """See `pool.Handle.receive`."""
+        task, self.task = self.task, None
+        try:
+            said = ray.get(task)
+        except (RuntimeEnvSetupError, ActorUnschedulableError) as error:
+            return "broken", str(error)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                return "broken", str(error)
+            self.moved = error.preempted or isinstance(error, ActorUnavailableError) or NODE_DIED in str(error)
+            self._how = self._end_of(error)
+            return None
+        except RayError as error:  # what it said did not arrive
+            self.moved, self._how = True, f"{type(error).__name__}: {error}".splitlines()[0]
+            return None
+        if isinstance(said, Whereabouts):
+            self.found = said
+            return "ready", None
+        message, printed = said
+        for line in printed.splitlines():
+            print(f"({self.found}) {line}", file=sys.stderr)
+        return read(message)
+
+    def hangs(self, heartbeat: float | None) -> bool:
+        """Whether it has an item and has given no sign of life for `heartbeat` seconds."""
+        return heartbeat is not None and self.ready and self.number is not None and self.silent > heartbeat
+
+    def watch(self, heartbeat: float | None, waited: float) -> None:
+        """Count its silence, and ask it now and then for signs of life."""
+        if heartbeat is None or not self.ready or self.number is None:
+            return
+        self.silent += waited
+        if self._asked is None:
+            if self.silent >= heartbeat / BEATS:
+                self._asked = self._actor.beats.options(concurrency_group=LIFE).remote()
+        elif ray.wait([self._asked], timeout=0)[0]:
+            with contextlib.suppress(RayError):  # it is gone, which shows where it should answer
+                beats = ray.get(self._asked)
+                if beats != self._beats:
+                    self._beats, self.silent = beats, 0.0
+            self._asked = None
+
+    def ask_to_end(self) -> None:
+        """End it, whatever it does."""
+        if ray.is_initialized():
+            ray.kill(self._actor)
+
+    def end(self) -> str:
+        """End it, and return how it ended."""
+        self.ask_to_end()
+        return self._how
+
+    def _end_of(self, error: RayActorError) -> str:
+        where = f" ({self.found})" if self.found else ""
+        if self.moved:
+            return f"the loss of its node{where}"
+        short = any(word in str(error) for word in ("memory monitor", "low on memory", "OutOfMemory"))
+        log = f"; it printed to {self.found.log}" if self.found and self.found.log else ""
+        return f"{'lack of memory on its node' if short else 'the end of its process'}{where}{log}"
+
+
+class RayExecutor(Pool[RayWorker]):
+    """Performs the work on a Ray cluster, in as many actors as fit there or in up to `workers`.
+
+    `address`: of a cluster; `auto` is the one that this machine belongs to, or else a local one, which ends with this executor.
+    `workers` is what to ask for at most, also of a cluster that has yet to grow; None is what fits at the moment. `folder` travels to
+    every node, and is where workers find it as their current folder, its Python modules importable. A connection to a cluster that
+    was made before is used as it is, without the folder, and left.
+
+    Raises ConfigError where there is no such cluster.
+    """
+
+    remedy = "; see the logs of the Ray cluster"
+
+    def __init__(
+        self,
+        work: Work,
+        workers: int | None,
+        *,
+        needs: Needs,
+        threads: int = 1,
+        heartbeat: float | None = None,
+        address: str = "auto",
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(workers or 1, heartbeat)
+        self._asked, self._needs = workers, needs
+        self._work = pickle.dumps(work)
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(address, {"working_dir": str(folder)} if folder is not None else {})
+        environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | ({} if needs.gpus else {"CUDA_VISIBLE_DEVICES": ""})
+        actor = ray.remote(concurrency_groups={LIFE: 1})(Actor)
+        self._station: Any = actor.options(num_cpus=needs.cpus, num_gpus=needs.gpus, runtime_env={"env_vars": environment})
+        self._nodes: dict[str, Mapping[str, Any]] = {}
+        self._news: list[str] = []
+        self._looked = -math.inf
+        self._look_around()
+
+    def store(self, thing: Any) -> Stored:
+        """Put something where every node can get it."""
+        return Stored(ray.put(thing))
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether any node has GPUs."""
+        return any(node["Resources"].get("GPU") for node in self._nodes.values())
+
+    def news(self) -> list[str]:
+        """See `Executor.news`."""
+        news, self._news = self._news, []
+        return news
+
+    @property
+    def where(self) -> str:
+        """How many workers there are, and on how many nodes."""
+        ready = [worker for worker in self._pool if worker.ready]
+        waiting = len(self._pool) - len(ready)
+        if not ready and waiting:
+            return f"Ray: waiting for a node with {self._needs} free"
+        nodes = len({worker.found.node for worker in ready if worker.found})
+        return f"Ray: {len(ready)} worker{'s'[: len(ready) != 1]} on {nodes} node{'s'[: nodes != 1]}"
+
+    def close(self) -> None:
+        """End all workers, and the connection to the cluster where this executor made it."""
+        super().close()
+        if self._connected and ray.is_initialized():
+            ray.shutdown()
+
+    def resize(self, workers: int) -> None:
+        """Ask for so many workers from now on: the cluster gives them when it can."""
+        self._settle()
+        self._shrink(workers)
+        self.workers = self._asked = workers
+
+    def _worker(self, number: int | None = None) -> RayWorker:
+        return RayWorker(self._station.remote(self._work), number)
+
+    def _listen(self) -> list[RayWorker]:
+        self._look_around()
+        speakers = {worker.task: worker for worker in self._pool if worker.task is not None}
+        if not speakers:
+            return []
+        began = time.monotonic()
+        ray.wait(list(speakers), timeout=LOOK)
+        waited = min(time.monotonic() - began, 2 * LOOK)
+        heard, _ = ray.wait(list(speakers), num_returns=len(speakers), timeout=0)
+        for worker in self._pool:
+            worker.watch(self.heartbeat, waited)
+        return [speakers[task] for task in heard]
+
+    def _grow(self, size: int) -> None:
+        """Ask for more workers, or for fewer where the cluster has no place for them and no item waits for them any more."""
+        surplus = [worker for worker in self._pool if not worker.ready and worker.number is None][: max(0, len(self._pool) - size)]
+        self._pool[:] = [worker for worker in self._pool if worker not in surplus]
+        end_all(surplus)
+        super()._grow(size)
+
+    def _look_around(self) -> None:
+        """See which nodes there are, every few seconds."""
+        if time.monotonic() - self._looked < LOOK_AROUND:
+            return
+        self._looked = time.monotonic()
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        if self._nodes:
+            self._news += [f"Ray: node {nodes[n]['NodeManagerHostname']} joined" for n in nodes.keys() - self._nodes.keys()]
+            self._news += [f"Ray: node {self._nodes[n]['NodeManagerHostname']} is gone" for n in self._nodes.keys() - nodes.keys()]
+        self._nodes = nodes
+        if self._asked is None:
+            self.workers = max(1, sum(self._needs.fit(node["Resources"]) for node in nodes.values()))
+
+
+def _connect(address: str, environment: dict[str, Any]) -> None:
+    """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
+    common: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address != LOCAL:
+            ray.init(address=address, **common)
+            return
+    except ConnectionError as error:
+        if address != "auto":
+            raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot use the Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+    ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
