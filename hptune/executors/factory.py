@@ -26,22 +26,32 @@ RAY_SETTINGS = {
 
 
 def resolve(
-    name: str, workers: int | Literal["auto"], device_type: str, cpu_count: int | None = None, threads: int = 1, *, room: bool = False
+    name: str,
+    workers: int | Literal["auto"],
+    device_type: str,
+    cpu_count: int | None = None,
+    threads: int = 1,
+    *,
+    room: bool = False,
+    places: int = 1,
 ) -> tuple[str, int]:
     """Settle `auto`: return the executor's name and its number of workers.
 
     On a CPU there is one worker for each `threads` of the `cpu_count` cores (default: those available); on other devices there is
-    one unless the config names more. Under `auto` a single worker needs no process of its own, unless one trial leaves `room` on its
-    device, where more may follow. Raises ConfigError for an executor this version has not.
+    one for each of the `places` unless the config names more. Under `auto` a single worker needs no process of its own, unless one
+    trial leaves `room` on its device, where more may follow. How many a cluster holds, only the cluster tells: it is taken to be one
+    like this machine. Raises ConfigError for an executor there is none of.
     """
     if name == "serial":
         return "serial", 1
-    if name not in ("auto", "process"):
+    if name not in ("auto", "process", "ray"):
         raise _unknown(name)
-    fitting = max(1, (cpu_count or available_cores()) // threads) if device_type == "cpu" else 1
+    fitting = max(1, (cpu_count or available_cores()) // threads) if device_type == "cpu" else places
     count = fitting if workers == "auto" else workers
     alone = count == 1 and not (room and workers == "auto")
-    return ("serial" if name == "auto" and alone else "process"), count
+    if name == "auto":
+        return ("serial" if alone else "process"), count
+    return name, count
 
 
 def make_executor(
@@ -76,10 +86,12 @@ def make_ray_executor(
     heartbeat: float | None = None,
     address: str = "auto",
     cpus: float = 1.0,
-    gpus: float = 0.0,
+    gpus: float | None = 0.0,
     folder: Path | None = None,
 ) -> RayExecutor:
-    """Return an executor on a Ray cluster, each worker taking `cpus` and `gpus` of it; for the rest see `RayExecutor`.
+    """Return an executor on a Ray cluster, each worker taking `cpus` and `gpus` of it (None: one where it has any).
+
+    For the rest see `RayExecutor`.
 
     Raises ConfigError where ray is not installed, or there is no such cluster.
     """
@@ -91,8 +103,15 @@ def make_ray_executor(
             raise
         raise ConfigError("ray is not installed: pip install 'hptune[ray]'", key="executor.name") from error
     return RayExecutor(
-        work, workers, needs=Needs(cpus, gpus), threads=threads, heartbeat=heartbeat, address=address, folder=folder
-    )  # fmt: skip
+        work,
+        workers,
+        needs=Needs(cpus, gpus or 0.0),
+        gpu_each=gpus is None,
+        threads=threads,
+        heartbeat=heartbeat,
+        address=address,
+        folder=folder,
+    )
 
 
 def _unknown(name: str) -> ConfigError:

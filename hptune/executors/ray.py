@@ -30,6 +30,8 @@ from hptune.executors.worker import BEATS, THREAD_VARIABLES, read
 LOOK = 1.0  # seconds between looks for workers that give no sign of life
 LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
 NODE_DIED = "node has died"  # as ray says it of an actor whose node was taken away in order
+KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
+A_TRACE = 0.001  # of a resource that is there to be asked for
 LIFE = "life"  # the thread of a worker that answers while the work goes on
 LOCAL = "local"  # the address of a cluster that begins and ends with this process
 
@@ -174,33 +176,54 @@ class RayExecutor(Pool[RayWorker]):
         workers: int | None,
         *,
         needs: Needs,
+        gpu_each: bool = False,
         threads: int = 1,
         heartbeat: float | None = None,
         address: str = "auto",
         folder: Path | None = None,
     ) -> None:
         super().__init__(workers or 1, heartbeat)
-        self._asked, self._needs = workers, needs
+        self._asked, self._needs, self._threads = workers, needs, threads
+        self._kind: str | None = None
         self._work = pickle.dumps(work)
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(address, {"working_dir": str(folder)} if folder is not None else {})
-        environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | ({} if needs.gpus else {"CUDA_VISIBLE_DEVICES": ""})
-        actor = ray.remote(concurrency_groups={LIFE: 1})(Actor)
-        self._station: Any = actor.options(num_cpus=needs.cpus, num_gpus=needs.gpus, runtime_env={"env_vars": environment})
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
         self._looked = -math.inf
         self._look_around()
+        if gpu_each and any(node["Resources"].get("GPU") for node in self._nodes.values()):
+            self._needs = replace(needs, gpus=1.0)
+        self._station = self._made()
+
+    def adapt(self, cpus: float | None) -> None:
+        """Have workers take `cpus` where given, and GPUs all be of the kind that the first worker has: numbers depend on it."""
+        if cpus is not None and cpus != self._needs.cpus:
+            self._needs = replace(self._needs, cpus=cpus)
+            self._shrink(0)
+        first = next((worker.found for worker in self._pool if worker.found), None)
+        if first is not None and self._needs.gpus:
+            resources = self._nodes.get(first.node, {}).get("Resources", {})
+            self._kind = next((name for name in resources if name.startswith(KIND)), None)
+        self._station = self._made()
+        self._looked = -math.inf
+        self._look_around()
+
+    def _made(self) -> Any:
+        """What actors are made from."""
+        needs = self._needs
+        environment = dict.fromkeys(THREAD_VARIABLES, str(self._threads)) | ({} if needs.gpus else {"CUDA_VISIBLE_DEVICES": ""})
+        return ray.remote(concurrency_groups={LIFE: 1})(Actor).options(
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
+            resources={self._kind: A_TRACE} if self._kind else None,
+            runtime_env={"env_vars": environment},
+        )
 
     def store(self, thing: Any) -> Stored:
         """Put something where every node can get it."""
         return Stored(ray.put(thing))
-
-    @property
-    def has_gpus(self) -> bool:
-        """Whether any node has GPUs."""
-        return any(node["Resources"].get("GPU") for node in self._nodes.values())
 
     def news(self) -> list[str]:
         """See `Executor.news`."""
@@ -263,7 +286,8 @@ class RayExecutor(Pool[RayWorker]):
             self._news += [f"Ray: node {self._nodes[n]['NodeManagerHostname']} is gone" for n in self._nodes.keys() - nodes.keys()]
         self._nodes = nodes
         if self._asked is None:
-            self.workers = max(1, sum(self._needs.fit(node["Resources"]) for node in nodes.values()))
+            fitting = [node["Resources"] for node in nodes.values() if self._kind is None or self._kind in node["Resources"]]
+            self.workers = max(1, sum(self._needs.fit(resources) for resources in fitting))
 
 
 def _connect(address: str, environment: dict[str, Any]) -> None:
