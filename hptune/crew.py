@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,11 +89,10 @@ class LocalCrew:
         return task
 
     def _executor(self, device: str, *, room: bool = False) -> Executor:
-        from hptune.engine.numerics import pins
         from hptune.engine.worker import perform
 
         section = self._experiment.executor
-        devices = pins(self._experiment.device) or EVERYWHERE
+        devices = _gpus(self._experiment.device) if device == "cuda" else EVERYWHERE
         threads = section.threads if isinstance(section.threads, int) else 1  # as far as the config says
         name, workers = resolve(section.name, section.workers, device, threads=threads, room=room, places=len(devices))
         return make_executor("serial" if self._alone else name, perform, workers, threads, section.heartbeat_seconds, devices)
@@ -156,7 +156,7 @@ class RayCrew:
         from hptune.engine.sharing import data_key
         from hptune.engine.shipping import Shipment
 
-        there = self._luggage.unpacked(experiment)
+        there = self._luggage.unpacked(experiment) if self.executor.connected else experiment
         lead = Shipment(key=data_key(there), box=self._box(experiment), folders=self._luggage.folders)
         [(_, task)] = self.executor.map([(there, Opening(), lead)])
         if isinstance(task, Failure):
@@ -178,6 +178,12 @@ class RayCrew:
             parcel = pack(load_parts(experiment.data, seed=experiment.seed, device=torch.device("cpu")))
             self._boxes[key] = self.executor.store(parcel) if parcel is not None else None
         return self._boxes[key]
+
+
+def _gpus(name: str) -> Sequence[Mapping[str, str]]:
+    from hptune.engine.numerics import pins
+
+    return pins(name) or EVERYWHERE
 
 
 def open_crew(experiment: Experiment, stack: contextlib.ExitStack, *, starts: bool, alone: bool) -> LocalCrew | RayCrew:

@@ -163,7 +163,7 @@ class RayExecutor(Pool[RayWorker]):
     `address`: of a cluster; `auto` is the one that this machine belongs to, or else a local one, which ends with this executor.
     `workers` is what to ask for at most, also of a cluster that has yet to grow; None is what fits at the moment. `folder` travels to
     every node, and is where workers find it as their current folder, its Python modules importable. A connection to a cluster that
-    was made before is used as it is, without the folder, and left.
+    was made before is used as it is, without the folder, and left: then `connected` is False.
 
     Raises ConfigError where there is no such cluster.
     """
@@ -186,8 +186,8 @@ class RayExecutor(Pool[RayWorker]):
         self._asked, self._needs, self._threads = workers, needs, threads
         self._kind: str | None = None
         self._work = pickle.dumps(work)
-        self._connected = not ray.is_initialized()
-        if self._connected:
+        self.connected = not ray.is_initialized()
+        if self.connected:
             _connect(address, {"working_dir": str(folder)} if folder is not None else {})
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
@@ -243,7 +243,7 @@ class RayExecutor(Pool[RayWorker]):
     def close(self) -> None:
         """End all workers, and the connection to the cluster where this executor made it."""
         super().close()
-        if self._connected and ray.is_initialized():
+        if self.connected and ray.is_initialized():
             ray.shutdown()
 
     def resize(self, workers: int) -> None:
