@@ -121,7 +121,7 @@ class RayCrew:
 
     most_workers = 1  # several on one GPU: executor.gpus_per_trial
 
-    def __init__(self, experiment: Experiment, stack: contextlib.ExitStack) -> None:
+    def __init__(self, experiment: Experiment, stack: contextlib.ExitStack, *, starts: bool) -> None:
         from hptune.engine.worker import perform
 
         began = time.monotonic()
@@ -143,6 +143,8 @@ class RayCrew:
                 folder=self._luggage.root,
             )
         )
+        if starts:
+            self.executor.start()
         self.experiments: dict[str, Experiment] = {}
         self.leads: dict[str, Any] = {}
         self.task = self.open(experiment)
@@ -156,7 +158,7 @@ class RayCrew:
         from hptune.engine.sharing import data_key
         from hptune.engine.shipping import Shipment
 
-        there = self._luggage.unpacked(experiment) if self.executor.connected else experiment
+        there = self._luggage.unpacked(experiment)
         lead = Shipment(key=data_key(there), box=self._box(experiment), folders=self._luggage.folders)
         [(_, task)] = self.executor.map([(there, Opening(), lead)])
         if isinstance(task, Failure):
@@ -189,5 +191,5 @@ def _gpus(name: str) -> Sequence[Mapping[str, str]]:
 def open_crew(experiment: Experiment, stack: contextlib.ExitStack, *, starts: bool, alone: bool) -> LocalCrew | RayCrew:
     """Open data and model, and have workers ready, until `stack` is left. `starts`, `alone`: see `LocalCrew`."""
     if experiment.executor.name == "ray" and not alone:
-        return RayCrew(experiment, stack)
+        return RayCrew(experiment, stack, starts=starts)
     return LocalCrew(experiment, stack, starts=starts, alone=alone)

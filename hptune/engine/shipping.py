@@ -61,7 +61,7 @@ class Shipment:
     def homeward(self, text: str) -> str:
         """Put the places of the user's files at home for those they have here."""
         for here, home in self.folders.items():
-            text = text.replace(str(Path(here).resolve()), home)
+            text = text.replace(str(Path(here).resolve()), home).replace(f"{here}/", f"{home}/")
         return text
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 RAY_SETTINGS = {
     "RAY_SCHEDULER_EVENTS": "0",  # what nodes come and go the executor tells itself
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # under `ray job submit` the job has a folder of its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Read by ray when it is imported, unless the user has set them."""

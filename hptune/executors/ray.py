@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: actors that keep code, model and data warm. This is the only import of ray.
+"""Workers on a Ray cluster: actors that keep code, model and data warm. Only this module and `ray_worker` import ray.
 
 The driver hands out the items and alone writes anything; a worker needs no file of the driver's. What is lost with a node is an
 attempt at the trials that ran there.
@@ -6,33 +6,32 @@ attempt at the trials that ran there.
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import hashlib
+import io
 import logging
 import math
 import pickle
-import sys
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError, RuntimeEnvSetupError
 
 from hptune.cores import available_cores
 from hptune.errors import ConfigError, said_by
 from hptune.executors.base import Work
-from hptune.executors.pool import Kind, Pool, end_all
-from hptune.executors.station import Station, Whereabouts
-from hptune.executors.worker import BEATS, THREAD_VARIABLES, read
+from hptune.executors.pool import Pool, end_all
+from hptune.executors.ray_worker import LIFE, RayWorker, actor_class
+from hptune.executors.worker import THREAD_VARIABLES
 
 LOOK = 1.0  # seconds between looks for workers that give no sign of life
 LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
-NODE_DIED = "node has died"  # as ray says it of an actor whose node was taken away in order
 KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
 A_TRACE = 0.001  # of a resource that is there to be asked for
-LIFE = "life"  # the thread of a worker that answers while the work goes on
 LOCAL = "local"  # the address of a cluster that begins and ends with this process
 
 
@@ -67,103 +66,13 @@ class Stored:
         return ray.get(self.reference)
 
 
-class Actor(Station):
-    """A station that knows its node of the cluster."""
-
-    def whereabouts(self) -> Whereabouts:
-        """See `Station.whereabouts`."""
-        return replace(super().whereabouts(), node=ray.get_runtime_context().get_node_id())
-
-
-class RayWorker:
-    """The driver's handle on one actor; see `pool.Handle`. It is not `ready` until the cluster has a place for it.
-
-    `task`: what it is about to say, None where it has nothing to do.
-    """
-
-    def __init__(self, actor: Any, number: int | None) -> None:
-        self.ready, self.number, self.silent, self.moved = False, number, 0.0, False
-        self.task: Any = actor.whereabouts.remote()
-        self.found: Whereabouts | None = None
-        self._actor = actor
-        self._how = ""
-        self._beats = 0
-        self._asked: Any = None  # for its beats
-
-    def send(self, item: Any) -> bool:
-        """Hand over an item; where the worker is gone shows when it should answer. Raises what pickling the item raises."""
-        self.task = self._actor.perform.remote(item)
-        return True
-
-    def receive(self) -> tuple[Kind, Any] | None:
-        """See `pool.Handle.receive`."""
-        task, self.task = self.task, None
-        try:
-            said = ray.get(task)
-        except (RuntimeEnvSetupError, ActorUnschedulableError) as error:
-            return "broken", str(error)
-        except RayActorError as error:
-            if error.actor_init_failed:
-                return "broken", str(error)
-            self.moved = error.preempted or isinstance(error, ActorUnavailableError) or NODE_DIED in str(error)
-            self._how = self._end_of(error)
-            return None
-        except RayError as error:  # what it said did not arrive
-            self.moved, self._how = True, f"{type(error).__name__}: {error}".splitlines()[0]
-            return None
-        if isinstance(said, Whereabouts):
-            self.found = said
-            return "ready", None
-        message, printed = said
-        for line in printed.splitlines():
-            print(f"({self.found}) {line}", file=sys.stderr)
-        return read(message)
-
-    def hangs(self, heartbeat: float | None) -> bool:
-        """Whether it has an item and has given no sign of life for `heartbeat` seconds."""
-        return heartbeat is not None and self.ready and self.number is not None and self.silent > heartbeat
-
-    def watch(self, heartbeat: float | None, waited: float) -> None:
-        """Count its silence, and ask it now and then for signs of life."""
-        if heartbeat is None or not self.ready or self.number is None:
-            return
-        self.silent += waited
-        if self._asked is None:
-            if self.silent >= heartbeat / BEATS:
-                self._asked = self._actor.beats.options(concurrency_group=LIFE).remote()
-        elif ray.wait([self._asked], timeout=0)[0]:
-            with contextlib.suppress(RayError):  # it is gone, which shows where it should answer
-                beats = ray.get(self._asked)
-                if beats != self._beats:
-                    self._beats, self.silent = beats, 0.0
-            self._asked = None
-
-    def ask_to_end(self) -> None:
-        """End it, whatever it does."""
-        if ray.is_initialized():
-            ray.kill(self._actor)
-
-    def end(self) -> str:
-        """End it, and return how it ended."""
-        self.ask_to_end()
-        return self._how
-
-    def _end_of(self, error: RayActorError) -> str:
-        where = f" ({self.found})" if self.found else ""
-        if self.moved:
-            return f"the loss of its node{where}"
-        short = any(word in str(error) for word in ("memory monitor", "low on memory", "OutOfMemory"))
-        log = f"; it printed to {self.found.log}" if self.found and self.found.log else ""
-        return f"{'lack of memory on its node' if short else 'the end of its process'}{where}{log}"
-
-
 class RayExecutor(Pool[RayWorker]):
     """Performs the work on a Ray cluster, in as many actors as fit there or in up to `workers`.
 
     `address`: of a cluster; `auto` is the one that this machine belongs to, or else a local one, which ends with this executor.
     `workers` is what to ask for at most, also of a cluster that has yet to grow; None is what fits at the moment. `folder` travels to
-    every node, and is where workers find it as their current folder, its Python modules importable. A connection to a cluster that
-    was made before is used as it is, without the folder, and left: then `connected` is False.
+    every node, where workers have a copy of it as their current folder, its Python modules importable. A connection to a cluster that
+    was made before is used, and left.
 
     Raises ConfigError where there is no such cluster.
     """
@@ -186,9 +95,11 @@ class RayExecutor(Pool[RayWorker]):
         self._asked, self._needs, self._threads = workers, needs, threads
         self._kind: str | None = None
         self._work = pickle.dumps(work)
-        self.connected = not ray.is_initialized()
-        if self.connected:
-            _connect(address, {"working_dir": str(folder)} if folder is not None else {})
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(address)
+        archive, digest = _archive(folder) if folder is not None else (b"", "")
+        self._code = ray.put(archive), digest
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
         self._looked = -math.inf
@@ -214,12 +125,10 @@ class RayExecutor(Pool[RayWorker]):
         """What actors are made from."""
         needs = self._needs
         environment = dict.fromkeys(THREAD_VARIABLES, str(self._threads)) | ({} if needs.gpus else {"CUDA_VISIBLE_DEVICES": ""})
-        return ray.remote(concurrency_groups={LIFE: 1})(Actor).options(
-            num_cpus=needs.cpus,
-            num_gpus=needs.gpus,
-            resources={self._kind: A_TRACE} if self._kind else None,
-            runtime_env={"env_vars": environment},
+        made = ray.remote(concurrency_groups={LIFE: 1})(actor_class()).options(
+            num_cpus=needs.cpus, num_gpus=needs.gpus, resources={self._kind: A_TRACE} if self._kind else None
         )
+        return functools.partial(made.remote, *self._code, environment, self._work)
 
     def store(self, thing: Any) -> Stored:
         """Put something where every node can get it."""
@@ -243,7 +152,7 @@ class RayExecutor(Pool[RayWorker]):
     def close(self) -> None:
         """End all workers, and the connection to the cluster where this executor made it."""
         super().close()
-        if self.connected and ray.is_initialized():
+        if self._connected and ray.is_initialized():
             ray.shutdown()
 
     def resize(self, workers: int) -> None:
@@ -253,7 +162,7 @@ class RayExecutor(Pool[RayWorker]):
         self.workers = self._asked = workers
 
     def _worker(self, number: int | None = None) -> RayWorker:
-        return RayWorker(self._station.remote(self._work), number)
+        return RayWorker(self._station(), number)
 
     def _listen(self) -> list[RayWorker]:
         self._look_around()
@@ -290,9 +199,20 @@ class RayExecutor(Pool[RayWorker]):
             self.workers = max(1, sum(self._needs.fit(resources) for resources in fitting))
 
 
-def _connect(address: str, environment: dict[str, Any]) -> None:
+def _archive(folder: Path) -> tuple[bytes, str]:
+    """The files of a folder in one archive, and a hash of their names and contents."""
+    content, digest = io.BytesIO(), hashlib.sha256()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = file.relative_to(folder).as_posix()
+            archive.write(file, name)
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return content.getvalue(), digest.hexdigest()[:16]
+
+
+def _connect(address: str) -> None:
     """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
-    common: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": logging.ERROR}
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address != LOCAL:
             ray.init(address=address, **common)
