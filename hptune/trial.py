@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 from hptune.schedules import Schedule
@@ -212,10 +212,10 @@ def _identify(spec: TrialSpec) -> str:
     return content_hash(_plain(spec))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> dict[str, Any]:
     """`asdict` for types whose tuples hold numbers alone: it copies nothing, which is what asdict takes its time for."""
-    own = getattr(value, "__dataclass_fields__", None)
-    return value if own is None else {name: _plain(getattr(value, name)) for name in own}
+    names = value.__dataclass_fields__
+    return {name: _plain(own) if hasattr(own := getattr(value, name), "__dataclass_fields__") else own for name in names}
 
 
 def content_hash(content: object) -> str:
@@ -232,8 +232,13 @@ def derive_seed(seed: int, repetition: int) -> int:
 
 def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `data` that are fields of the dataclass `cls`: unknown ones come from a later minor version."""
-    names = {f.name for f in fields(cls)}
+    names = _field_names(cls)
     return {name: value for name, value in data.items() if name in names}
+
+
+@cache
+def _field_names(cls: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(cls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def design(cells: Cells, set_aside: frozenset[int]) -> Design:
     counts = np.array([number not in set_aside for number in range(len(trials))], dtype=bool)[candidate]
     root = np.sqrt(np.where(counts, 1.0, SET_ASIDE_WEIGHT))
     within = np.eye(len(different))[seed] - shares[candidate]  # (cells, seeds)
-    effects = np.linalg.pinv(root[:, None] * within, rcond=1e-9) * root
+    effects = root * np.asarray(np.linalg.pinv(root[:, None] * within, rcond=1e-9), dtype=np.float64)
     component = components(cells)
     return Design(
         candidate=candidate,

@@ -14,9 +14,9 @@ from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table
 from hptune.cli.summary import show_plots
 from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
+from hptune.schedules import Schedule
 from hptune.stages.base import FRESH_REPETITIONS, LONGER_REPETITIONS, Knowledge
 from hptune.stages.rounds import leading
-from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, TrialRecord
 
 Clock = Callable[[], float]

@@ -83,9 +83,9 @@ class JournalState:
     """What a journal says.
 
     `records`: by trial id, the first of an id counts. `plans` and `conclusions`: the latest of each stage, stages in the order
-    they were first planned or concluded; a plan's `trials` are those of all its rounds. `calibrations` by `key`, `tasks` by `task_id`: the latest, and the task a command named last
-    stands last. `others`: the payloads of every other kind, in order. Payloads are plain JSON values, without their `kind` and checksum.
-    `header` is empty for an empty journal.
+    they were first planned or concluded; a plan's `trials` are those of all its rounds. `calibrations` by `key`, `tasks` by
+    `task_id`: the latest, and the task a command named last stands last. `others`: the payloads of every other kind, in order.
+    Payloads are plain JSON values, without their `kind` and checksum. `header` is empty for an empty journal.
     """
 
     path: Path
