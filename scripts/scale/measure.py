@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -10,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hptune import report
 from hptune.cli.progress import Tracker
 from hptune.config.loader import LoadedConfig, dump_config, from_tree
 from hptune.executors import make_executor
-from hptune.knowledge import Progress
+from hptune.knowledge import Progress, stage_knowledge
 from hptune.pipeline import resume_progress, run_stage, run_stages
 from hptune.running import Run, TrialDone
 from hptune.stages import stage_named
@@ -119,7 +121,7 @@ def _sweep(run: Run, trials: int) -> tuple[float, dict[str, float]]:
             last = time.perf_counter()
             looks.append(last - now)
             paused += last - now
-    return time.perf_counter() - began - paused, {"looks": len(looks), "seconds": sum(looks), "last": looks[-1] if looks else 0.0}
+    return time.perf_counter() - began - paused, {"looks": len(looks), "seconds": sum(looks), "longest": max(looks, default=0.0)}
 
 
 def _read(layout: RunLayout, trials: int, figures: bool) -> dict[str, float]:
@@ -154,9 +156,6 @@ def _read(layout: RunLayout, trials: int, figures: bool) -> dict[str, float]:
 
 def _watched(clock: Clock) -> Any:
     """A context in which the journal, curves and fsync are timed, wherever they are called from."""
-    import contextlib
-    from unittest.mock import patch
-
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(os, "fsync", clock.timed("fsync", os.fsync)))
     stack.enter_context(patch.object(Journal, "append", clock.timed("journal", Journal.append)))
@@ -193,7 +192,5 @@ def _variants(run: Run, values: int) -> list[dict[str, Any]]:
 
 def _warming(loaded: LoadedConfig) -> list[Any]:
     """A few trials of nobody's, so that workers have loaded their code."""
-    from hptune.knowledge import stage_knowledge
-
     knowledge = stage_knowledge(KEY, loaded.experiment, TASK, Progress(), settings={})
     return [knowledge.short_run(knowledge.start, repetition=-1 - i) for i in range(20)]

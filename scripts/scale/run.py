@@ -115,7 +115,7 @@ def _reading(counts: Sequence[int], found: Mapping[tuple[str, int], Sequence[Map
     for count, one in zip(counts, own, strict=False):
         seconds = {what: round(value, 2) for what, value in one["reading"].items() if what != "memory"}
         looks = one["looking"]
-        rows.append({"trials": count, **seconds, "a terminal's look": round(looks["last"], 3), "looks": looks["looks"]})
+        rows.append({"trials": count, **seconds, "a terminal's longest look": round(looks["longest"], 3), "looks": looks["looks"]})
     return Comparison(
         name="reading",
         title="Seconds of what is done with a run directory",
