@@ -61,7 +61,7 @@ class Clock:
 
 
 class Watched:
-    """An executor whose `map` counts the time until each result as that of the part `executor`."""
+    """An executor of which the time until each result counts as that of the part `executor`."""
 
     def __init__(self, executor: Any, clock: Clock) -> None:
         self._executor, self._clock = executor, clock
@@ -70,7 +70,12 @@ class Watched:
         return getattr(self._executor, name)
 
     def map(self, items: Sequence[Any]) -> Iterator[Any]:
-        results = self._executor.map(items)
+        return self._watched(self._executor.map(items))
+
+    def results(self) -> Iterator[Any]:
+        return self._watched(self._executor.results())
+
+    def _watched(self, results: Iterator[Any]) -> Iterator[Any]:
         following = self._clock.timed("executor", lambda: next(results, None))
         while (result := following()) is not None:
             yield result
