@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 from hptune.schedules import Schedule
@@ -114,7 +114,7 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` is the inverse."""
-        return asdict(self)
+        return _plain(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
@@ -188,7 +188,7 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values with the `trial_id`; NaN and infinities stay floats."""
-        return {"trial_id": self.trial_id, **asdict(self)}
+        return {"trial_id": self.trial_id, **_plain(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialRecord:
@@ -207,9 +207,15 @@ def is_result(value: float) -> bool:
     return abs(value) <= LARGEST
 
 
-@lru_cache(maxsize=2**14)
+@lru_cache(maxsize=2**16)
 def _identify(spec: TrialSpec) -> str:
-    return content_hash(asdict(spec))
+    return content_hash(_plain(spec))
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """`asdict` for types whose tuples hold numbers alone: it copies nothing, which is what asdict takes its time for."""
+    names = value.__dataclass_fields__
+    return {name: _plain(own) if hasattr(own := getattr(value, name), "__dataclass_fields__") else own for name in names}
 
 
 def content_hash(content: object) -> str:
@@ -226,8 +232,13 @@ def derive_seed(seed: int, repetition: int) -> int:
 
 def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `data` that are fields of the dataclass `cls`: unknown ones come from a later minor version."""
-    names = {f.name for f in fields(cls)}
+    names = _field_names(cls)
     return {name: value for name, value in data.items() if name in names}
+
+
+@cache
+def _field_names(cls: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(cls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
