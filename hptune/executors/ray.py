@@ -105,7 +105,7 @@ class RayExecutor(Pool[RayWorker]):
         self._code = ray.put(archive), digest
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
-        self._looked = -math.inf
+        self._looked, self._room = -math.inf, 0  # when, and how many workers the nodes hold
         self._look_around()
         if gpu_each and any(node["Resources"].get("GPU") for node in self._nodes.values()):
             self._needs = replace(needs, gpus=1.0)
@@ -181,8 +181,9 @@ class RayExecutor(Pool[RayWorker]):
         return [speakers[task] for task in heard]
 
     def _grow(self, size: int) -> None:
-        """Ask for more workers, or for fewer where the cluster has no place for them and no item waits for them any more."""
-        surplus = [worker for worker in self._pool if not worker.ready and worker.number is None][: max(0, len(self._pool) - size)]
+        """Ask for more workers; no longer for those that the cluster had no place for, where no item waits for them any more."""
+        waiting = [worker for worker in self._pool if not worker.ready and worker.number is None]
+        surplus = waiting[: max(0, len(self._pool) - max(size, self._room))]
         self._pool[:] = [worker for worker in self._pool if worker not in surplus]
         end_all(surplus)
         super()._grow(size)
@@ -197,9 +198,10 @@ class RayExecutor(Pool[RayWorker]):
             self._news += [f"Ray: node {nodes[n]['NodeManagerHostname']} joined" for n in nodes.keys() - self._nodes.keys()]
             self._news += [f"Ray: node {self._nodes[n]['NodeManagerHostname']} is gone" for n in self._nodes.keys() - nodes.keys()]
         self._nodes = nodes
+        fitting = [node["Resources"] for node in nodes.values() if self._kind is None or self._kind in node["Resources"]]
+        self._room = sum(self._needs.fit(resources) for resources in fitting)
         if self._asked is None:
-            fitting = [node["Resources"] for node in nodes.values() if self._kind is None or self._kind in node["Resources"]]
-            self.workers = max(1, sum(self._needs.fit(resources) for resources in fitting))
+            self.workers = max(1, self._room)
 
 
 def _archive(folder: Path) -> tuple[bytes, str]:

@@ -131,7 +131,7 @@ def test_lost_nodes_cost_attempts_and_nothing_else(own: Path, nodes: Nodes, grac
     assert process.returncode == 0, err or out
     assert lasting(own / "two") == lasting(own / "one")
     assert "failed" not in {record["status"] for record in trials(own / "two")}
-    assert "is gone" in err
+    assert "is gone" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

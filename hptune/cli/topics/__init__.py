@@ -47,6 +47,7 @@ TOPICS = {
         Topic("reproducibility", "what makes two runs give the same numbers", running.reproducibility),
         Topic("continuing", "the journal, kills, damage and --salvage", running.continuing),
         Topic("executors", "where trials run, how many at once, and what if one dies", running.executors),
+        Topic("cluster", "Ray: many machines, what travels there, what if a node is lost", running.cluster),
         Topic("json", "what --json prints: every key of every document", output.json, as_written=True),
     )
 }

@@ -52,19 +52,19 @@ def continuing() -> str:
 
 
 def executors() -> str:
-    """Where trials run."""
+    """Where trials run on this machine."""
     from hptune.calibration import MOST_MEMORY, WORTH_DOUBLING
     from hptune.config.sections import ExecutorSection
 
     return f"""
         serial runs trials one after another in hptune's own process; process runs them in worker processes, one trial each at a time,
-        kept for the whole run. auto, the default, is process unless there is to be one worker only. ray is not part of this version and
-        says so.
+        kept for the whole run; ray runs them on a cluster (hptune explain cluster). auto, the default, is process unless there is to be
+        one worker only. Long trials are begun first. The executor changes no trial, and stages wait for all trials of a round.
 
-        On a CPU there is one worker for each executor.threads cores. On other devices there is one unless the config names more; but
-        where auto finds that one trial leaves a CUDA device mostly idle, the number of workers is doubled, up to a limit, as long as
-        steps per second grow by at least {100 * (WORTH_DOUBLING - 1):g} % and twice as much would fill at most {100 * MOST_MEMORY:g} % of
-        the device's memory. The number is journalled. It changes no trial, and stages wait for all trials of a round.
+        On a CPU there is one worker for each executor.threads cores. With several GPUs of one model each worker has one for itself
+        (CUDA_VISIBLE_DEVICES). Where auto finds that one trial leaves a CUDA device mostly idle, the number of workers on each is
+        doubled, up to a limit, as long as steps per second grow by at least {100 * (WORTH_DOUBLING - 1):g} % and twice as much would
+        fill at most {100 * MOST_MEMORY:g} % of the device's memory. The number is journalled.
 
         A worker that dies, or gives no sign of life for executor.heartbeat ({ExecutorSection().heartbeat} by default), is replaced; its
         trial is tried once more, then recorded as failed with the reason, and the search goes on. Under serial, code that ends the
@@ -72,5 +72,30 @@ def executors() -> str:
 
         A trial that runs out of memory beside others is tried again alone before it counts. A batch that does not fit is accumulated in
         smaller pieces, which batch norm then sees. An exception in your code is a failed trial; while data and model are first built it
-        ends the command with exit status 2. One machine is the limit of this version, and one GPU.
+        ends the command with exit status 2.
+        """
+
+
+def cluster() -> str:
+    """Ray clusters."""
+    from hptune.executors.pool import MOST_MOVES
+
+    return f"""
+        --executor ray (pip install 'hptune[ray]') runs trials on a Ray cluster: executor.address, or auto, which is RAY_ADDRESS, else the
+        cluster this machine belongs to, else one on this machine alone. A worker takes executor.cpus_per_trial (auto: 1, or the trial's
+        threads) and executor.gpus_per_trial (auto: 1 where the cluster has any; 0.5 has two trials share one); all GPUs are of the
+        model that the first worker got. --workers N asks a cluster that can grow for so many; auto takes what fits at the moment, and
+        nodes that join are used.
+
+        This process reads the data, once; they go to each node once, through the object store. Your code travels too: the files of
+        targets, modules beside them that they import, small files beside them, your packages, pretrained weights; and hptune itself.
+        Nodes need Python, torch and hptune's other packages, in the versions of the first worker, or the run ends and says what differs;
+        no file system is shared. Only Datasets of your own are opened by each worker, where their files must be. Environment variables
+        do not travel.
+
+        This process alone writes the run directory. A lost node costs the trials that ran there another attempt, up to {MOST_MOVES}
+        times, and no record; a lost driver's workers end, and the same command continues; Ctrl-C gives the cluster back at once. What a
+        trial prints comes back with its result. On a CPU cluster of one processor model results are the same bits as on one machine.
+
+        Under ray job submit, and on Slurm (scripts/slurm_ray.sh), it is the same command.
         """
