@@ -146,7 +146,9 @@ class CurveSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """What a trial left. Losses are NaN where there is none; `seconds`, `samples_per_second` and `worker` are not reproducible.
+    """What a trial left. Losses are NaN where there is none; `seconds`, `samples_per_second`, `worker` and `host` are not reproducible.
+
+    `worker`: its process. `host`: the machine, where that is not the one that wrote the record.
 
     `train_loss`: mean over the steps after the last-but-one evaluation. `val_block_losses`, `test_block_losses`: mean final loss on up to
     16 or 32 equal blocks of the part, in fixed order, from which the sampling error of a difference follows.
@@ -169,6 +171,7 @@ class TrialRecord:
     seconds: float = 0.0
     device: str = "cpu"
     worker: int = 0
+    host: str = ""
     error: str | None = None
 
     @property

@@ -174,7 +174,8 @@ def trial_line(tried: str, record: TrialRecord) -> str:
         outcome += f" ({record.error.splitlines()[-1]})"
     elif record.status != "completed":
         outcome += f" after {words.count(record.steps, 'step')}"
-    return f"{tried}, {words.count(spec.steps, 'step')}, {seed_name(spec.repetition)}: {outcome} ({words.duration(record.seconds)})"
+    took = f"{words.duration(record.seconds)}{f' on {record.host}' if record.host else ''}"
+    return f"{tried}, {words.count(spec.steps, 'step')}, {seed_name(spec.repetition)}: {outcome} ({took})"
 
 
 def seed_name(repetition: int) -> str:

@@ -40,9 +40,10 @@ def perform(item: tuple[Experiment, Request] | tuple[Experiment, Request, Lead |
         result = _perform(experiment, request, lead)
     except UserCodeError as error:
         raise UserCodeError(lead.homeward(error.message), where=lead.homeward(error.where) if error.where else None) from error
-    if isinstance(result, TrialOutcome) and result.record.error:
-        return replace(result, record=replace(result.record, error=lead.homeward(result.record.error)))
-    return result
+    if not isinstance(result, TrialOutcome):
+        return result
+    error = result.record.error and lead.homeward(result.record.error)
+    return replace(result, record=replace(result.record, host=socket.gethostname(), error=error))
 
 
 def _perform(experiment: Experiment, request: Request, lead: Lead | None) -> TrialOutcome | Calibration | Task:
