@@ -82,8 +82,8 @@ def cluster() -> str:
 
     return f"""
         --executor ray (pip install 'hptune[ray]') runs trials on a Ray cluster: executor.address, or auto, which is RAY_ADDRESS, else the
-        cluster this machine belongs to, else one on this machine alone. A worker takes executor.cpus_per_trial (auto: 1, or the trial's
-        threads) and executor.gpus_per_trial (auto: 1 where the cluster has any; 0.5 has two trials share one); all GPUs are of the
+        cluster this machine belongs to, else one on this machine alone. A worker takes executor.cpus_per_trial (auto: one, or the trial's
+        threads) and executor.gpus_per_trial (auto: one where the cluster has any; with a half two trials share one); all GPUs are of the
         model that the first worker got. --workers N asks a cluster that can grow for so many; auto takes what fits at the moment, and
         nodes that join are used.
 
