@@ -14,7 +14,7 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -49,20 +49,20 @@ class _Member:
     connection: Connection
     ready: bool = False
     done: bool = False
+    silent: bool = False  # its pipe is closed
 
     @property
     def gone(self) -> bool:
         return self.process.exitcode is not None
 
-    def receive(self) -> tuple[Kind, Any] | None:
-        """The next message that is there; None where there is none, or will be none any more."""
+    def heard(self) -> Iterator[tuple[Kind, Any]]:
+        """The messages that are there."""
         try:
-            if not self.connection.poll():
-                return None
-            kind, content = pickle.loads(self.connection.recv_bytes())
+            while not self.silent and self.connection.poll():
+                kind, content = pickle.loads(self.connection.recv_bytes())
+                yield kind, content
         except (EOFError, OSError):
-            return None
-        return kind, content
+            self.silent = True
 
 
 class Gang:
@@ -138,7 +138,8 @@ class Gang:
                 for member in self._members:
                     with contextlib.suppress(OSError):
                         member.connection.send_bytes(STOP)
-            for member, kind, content in self._heard():
+            gone = self._wait()
+            for member, kind, content in [(m, *message) for m in self._members for message in m.heard()]:
                 PULSE.beat()
                 if kind == "ready":
                     member.ready = True
@@ -153,20 +154,19 @@ class Gang:
                 elif kind != "alive":
                     member.done = True
                     answers[member.rank] = kind, content
-            self._look_for_losses()
+            self._check_losses([member for member in gone if not member.done])
             if bereaved and time.monotonic() > bereaved[0]:
                 raise RankLostError(bereaved[1])
         return answers[0]
 
-    def _heard(self) -> list[tuple[_Member, Kind, Any]]:
-        """Wait for messages or ends, for a moment at most; return the messages."""
-        working = [m for m in self._members if not (m.gone and m.done)]
-        wait([*(m.connection for m in working), *(m.process.sentinel for m in working)], timeout=LOOK)
-        return [(m, *message) for m in self._members if (message := m.receive()) is not None]
+    def _wait(self) -> list[_Member]:
+        """Wait for messages or ends, for a moment at most; return the members that are gone: what they said is there to be read."""
+        talking = [member.connection for member in self._members if not member.silent]
+        wait([*talking, *(member.process.sentinel for member in self._members if not member.gone)], timeout=LOOK)
+        return [member for member in self._members if member.gone]
 
-    def _look_for_losses(self) -> None:
-        """Raise RankLostError where a process ended though it had not finished, and all it said has been read."""
-        gone = [m for m in self._members if m.gone and not m.done and not _has_more(m.connection)]
+    def _check_losses(self, gone: list[_Member]) -> None:
+        """Raise RankLostError where processes ended before they had finished."""
         if not gone:
             return
         cause = min(gone, key=lambda m: m.process.exitcode == ABORTED)
@@ -193,20 +193,16 @@ def gang_of(numerics: Numerics) -> Gang:
 
 
 def _environments(size: int, device: str, threads: int) -> list[dict[str, str]]:
-    """What each rank finds in its environment: how many threads to use, and which device alone there is."""
-    common = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    """What each rank finds in its environment: how many threads to use, which device alone there is, and no word from torch's insides.
+
+    Those warn of what cannot be known (whether the user's model uses all its parameters), each rank for itself.
+    """
+    common = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     if device != "cuda":
         return [common] * size
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = named.split(",") if named is not None else [str(i) for i in range(torch.cuda.device_count())]
     return [{**common, "CUDA_VISIBLE_DEVICES": name.strip()} for name in visible[:size]]
-
-
-def _has_more(connection: Connection) -> bool:
-    try:
-        return connection.poll()
-    except (EOFError, OSError):
-        return False
 
 
 def _end(members: list[_Member], folder: Path) -> None:

@@ -36,7 +36,7 @@ class PeerLostError(HptuneError):
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which process of a gang is at work here: `rank` of `size`. With one of them nothing is sent anywhere, and every method returns what it was given.
+    """Which process of a gang is at work here: `rank` of `size`. One alone sends nothing, and methods return what they were given.
 
     All ranks must call the same methods in the same order.
     """
