@@ -36,12 +36,26 @@ def perform(item: tuple[Experiment, Request] | tuple[Experiment, Request, Handle
     """
     experiment, request, *more = item
     handle = more[0] if more else None
-    several = request.numerics.replicas > 1
     if isinstance(request, CalibrationRequest):
-        return _calibrate_by_gang(experiment, request, handle) if several else calibrate(_problem(experiment, handle), request)
-    if several:
+        return measured(experiment, request, handle)
+    if request.numerics.replicas > 1:
         return outcome_of(request, lambda: gang_of(request.numerics).call(_run_as_rank, experiment, request, handle))
     return run_trial(planned(experiment, request, handle), request)
+
+
+def measured(experiment: Experiment, request: CalibrationRequest, handle: Handle | None = None) -> Calibration:
+    """The calibration alone; raises what the user's code raises, and `open_problem`."""
+    if request.numerics.replicas == 1:
+        return calibrate(_problem(experiment, handle), request)
+
+    def attempt(numerics: Numerics) -> Calibration | None:
+        try:
+            found: Calibration = gang_of(numerics).call(_time_as_rank, experiment, replace(request, numerics=numerics), handle)
+        except MemoryError:
+            return None
+        return found
+
+    return calibrated(request, attempt)
 
 
 def planned(experiment: Experiment, spec: TrialSpec, handle: Handle | None) -> Problem:
@@ -79,17 +93,6 @@ def _run_as_rank(_: Post, experiment: Experiment, spec: TrialSpec, handle: Handl
 
 def _time_as_rank(_: Post, experiment: Experiment, request: CalibrationRequest, handle: Handle | None) -> Calibration:
     return timed(_problem(experiment, handle), request)
-
-
-def _calibrate_by_gang(experiment: Experiment, request: CalibrationRequest, handle: Handle | None) -> Calibration:
-    def attempt(numerics: Numerics) -> Calibration | None:
-        try:
-            found: Calibration = gang_of(numerics).call(_time_as_rank, experiment, replace(request, numerics=numerics), handle)
-        except MemoryError:
-            return None
-        return found
-
-    return calibrated(request, attempt)
 
 
 def _problem(experiment: Experiment, handle: Handle | None) -> Problem:
