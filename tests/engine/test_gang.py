@@ -56,7 +56,7 @@ class Partly(Net):
     '''One parameter is never used, and a buffer counts the passes in training.'''
 
     def __init__(self):
-        super().__init__(dropout=0.3)
+        super().__init__(dropout=0.3, norm=True)
         self.unused = nn.Parameter(torch.ones(2))
         self.register_buffer("passes", torch.zeros(()))
 
@@ -164,11 +164,12 @@ def test_two_ranks_train_as_one_process_with_the_same_batch(code, case):
 
 
 def inside(post, config, spec):
-    """In a rank: what both have drawn, their weights after the training and what a gradient of one is made of."""
+    """In a rank: what all have drawn, their weights and buffers after the training, and its losses."""
     problem = planned(config, spec, None)
     with conditions(problem, spec), closing(Training(problem, spec)) as training:
         drawn = torch.rand(3).tolist()
         training.advance(spec.steps)
+        training._evaluate()  # with the statistics of the first rank's batch norm
         weights = torch.cat([tensor.flatten().float() for tensor in training.model.state_dict().values()])
     return training.ranks.everyone((drawn, weights.tolist(), training.series.losses(spec.steps).tolist()))
 
