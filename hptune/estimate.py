@@ -17,6 +17,7 @@ from hptune.report.trackers import require
 from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
+from hptune.travel import user_code
 from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
 
 FEWEST_HELD_OUT, FEWEST_OF_A_CLASS = 50, 10  # validation samples: one more of fifty right is 2 % of accuracy
@@ -190,12 +191,6 @@ def _too_small(experiment: Experiment, task: Task) -> list[str]:
             "the search cannot find it again; widen the range"
         )
     return notes
-
-
-def user_code(experiment: Experiment) -> tuple[str, ...]:
-    """The targets whose code a run executes."""
-    holders = (experiment.data, experiment.data.collate, experiment.model, experiment.loss, experiment.metric, experiment.step)
-    return tuple(dict.fromkeys(holder.target for holder in holders if holder is not None and holder.target is not None))
 
 
 def estimate_stages(experiment: Experiment, task: Task, calibration: Calibration, workers: int) -> list[StageEstimate]:

@@ -109,6 +109,7 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
             if run.experiment.budget.search_seconds is not None and name != "confirm":
                 run.journal.append("clock", {"elapsed": _spent(run, name, began)})
             yield TrialDone(stage=name, record=record)
+            yield from (Remark(text=text) for text in run.executor.news())
         done = [records[spec.trial_id] for spec in planned]
         smaller = yield from numerics_within_memory(run, knowledge, done)
         if smaller != knowledge.numerics:

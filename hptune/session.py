@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from hptune import report
 from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.config.schema import Experiment
+from hptune.crew import LocalCrew, open_crew
 from hptune.dispatch import keep
 from hptune.errors import ConfigError, InputError
-from hptune.executors import make_executor, resolve
-from hptune.executors.base import Executor
-from hptune.executors.process import ProcessExecutor
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import resume_progress, run_stage, run_stages
 from hptune.report.trackers import PATIENCE, Tracking, require
@@ -33,13 +30,9 @@ from hptune.trial import Hyperparameters, Task, TrialOutcome, TrialRecord, Trial
 
 if TYPE_CHECKING:
     from hptune.engine.full import Progress as TrainProgress
-    from hptune.engine.problem import Problem
 
 MOVED_BY_THE_SEARCH = ("lr", "batch_size", "momentum", "momentum_min", "weight_decay")
-LOADING = 4  # times as long as this process took a worker may take to open the data, before it seems to hang
-MOST_WORKERS = 16  # processes on one GPU
 BRIEFLY = 5.0  # seconds that an interrupted run waits for trackers
-FLOPS_THAT_FILL = 10**11  # of a step: a fraction of a millisecond of a fast GPU, as long as launching its kernels takes
 NOT_OF_A_TRIAL = ("version", "name", "stages", "seeds", "seed", "budget", "executor", "device", "rank_by", "tracking")
 """Config blocks that change no single training, so that sweeping them says nothing."""
 
@@ -65,11 +58,9 @@ class Session:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            began = time.monotonic()
-            executor = self._open(stack)
-            if executor.heartbeat is not None:  # a worker may have to open the same data, beside others
-                executor.heartbeat = max(executor.heartbeat, LOADING * (time.monotonic() - began))
-            shared = self._share(stack, executor)
+            require(self.experiment.tracking)
+            starts = not self._training and (self._fresh or not self.layout.journal.exists())
+            self.crew = open_crew(self.experiment, stack, starts=starts, alone=self._training)
             if self._fresh:
                 retire(self.layout)
             stack.enter_context(hold_lock(self.layout))
@@ -78,11 +69,12 @@ class Session:
             self._run = Run(
                 experiment=self.experiment,
                 task=self.task,
-                executor=executor,
+                executor=self.crew.executor,
                 journal=self.journal,
                 layout=self.layout,
-                leads={self.task.task_id: shared},
-                most_workers=MOST_WORKERS if self._leaves_room() and self.experiment.executor.workers == "auto" else 1,
+                variants=self.crew.experiments,
+                leads=self.crew.leads,
+                most_workers=self.crew.most_workers,
             )
             self.tracking = Tracking(self.experiment.tracking, self.layout.tracking, self.experiment.name)
             self._tell_what_is_known()
@@ -95,6 +87,16 @@ class Session:
         finally:
             self._held.close()
 
+    @property
+    def task(self) -> Task:
+        """What all trials of the config share."""
+        return self.crew.task
+
+    @property
+    def where(self) -> str:
+        """Where trials run besides this machine, in a few words."""
+        return self.crew.executor.where
+
     def run(self, stages: Sequence[str] | None = None) -> Iterator[Event]:
         """Run `stages`, or all that the config enables; one alone uses what the journal holds of the stages before it."""
         names = tuple(stages or enabled_stages(self.experiment))
@@ -105,8 +107,7 @@ class Session:
     def sweep(self, key: str, values: Sequence[Any]) -> Iterator[Event]:
         """Sweep any other config key over `values`, around what earlier stages concluded."""
         self._run.progress = resume_progress(self.journal, self.task, enabled_stages(self.experiment))
-        variants, tasks = self._variants(key, values)
-        self._run.variants = tasks
+        variants = self._variants(key, values)
         return self._followed(run_stage(self._run, key, {"variants": variants}))
 
     def train(self, progress: Callable[[TrainProgress], None] | None = None, stop: Callable[[], bool] = lambda: False) -> TrialOutcome:
@@ -116,9 +117,10 @@ class Session:
         """
         from hptune.engine.full import train_full
 
+        assert isinstance(self.crew, LocalCrew)  # whoever trains one network does it here
         spec = self.train_spec()
         outcome = train_full(
-            self.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress, stop=stop
+            self.crew.problem, spec, checkpoints=self.layout.checkpoints, weights=self.layout.weights, progress=progress, stop=stop
         )
         if spec.trial_id not in self.journal.state.records:
             self.tracking.trial(FULL_TRAINING, keep(self._run, outcome))
@@ -173,54 +175,6 @@ class Session:
                 stage = stages.get(trial, FULL_TRAINING)
                 self.tracking.trial(stage, record, swept.get(stage, {}).get(contender(record.spec)))
 
-    def _open(self, stack: contextlib.ExitStack) -> Executor:
-        """Open data and model, and return an executor that fits them; on a CPU its workers load their code meanwhile."""
-        from hptune.engine.numerics import resolve_device
-        from hptune.engine.problem import open_problem
-
-        require(self.experiment.tracking)
-        device = resolve_device(self.experiment.device).type
-        executor = stack.enter_context(self._executor(device)) if device == "cpu" else None
-        starts = executor is not None and not self._training and (self._fresh or not self.layout.journal.exists())
-        if executor is not None and starts:
-            executor.start()
-        self.problem: Problem = open_problem(self.experiment)
-        self.task: Task = self.problem.task
-        if executor is None:
-            return stack.enter_context(self._executor(device, room=self._leaves_room()))
-        section, threads = self.experiment.executor, self.task.numerics.threads
-        if threads > 1 and section.workers == "auto":
-            _, executor.workers = resolve(section.name, "auto", device, threads=threads)
-            if starts:
-                executor.resize(executor.workers)
-        return executor
-
-    def _executor(self, device: str, *, room: bool = False) -> Executor:
-        from hptune.engine.worker import perform
-
-        section = self.experiment.executor
-        name, workers = resolve(section.name, section.workers, device, threads=self._threads(), room=room)
-        return make_executor(name, perform, workers=workers, threads=self._threads(), heartbeat=section.heartbeat_seconds)
-
-    def _threads(self) -> int:
-        """CPU threads of a worker as far as the config says."""
-        threads = self.experiment.executor.threads
-        return threads if isinstance(threads, int) else 1
-
-    def _leaves_room(self) -> bool:
-        """Whether one trial is too little work for a GPU, so that several at once may get more done."""
-        flops = self.task.flops * self.experiment.baseline_hyperparameters().batch_size
-        return self.task.numerics.device == "cuda" and 0 < flops < FLOPS_THAT_FILL
-
-    def _share(self, stack: contextlib.ExitStack, executor: Executor) -> Any:
-        """Put the data where several worker processes read them too, and return what leads them there; None where there are none."""
-        if self._training or not isinstance(executor, ProcessExecutor) or executor.workers == 1:
-            return None
-        from hptune.engine.sharing import shared
-
-        self.problem, handle = stack.enter_context(shared(self.problem))
-        return handle
-
     def _describe(self) -> None:
         """Write the resolved config and the environment of this invocation; a training leaves a search's config as it is."""
         if not (self._training and self.journal.state.plans):
@@ -236,15 +190,13 @@ class Session:
             ),
         )
 
-    def _variants(self, key: str, values: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Experiment]]:
-        """What each value makes of a trial, and the experiment to build it from by task id."""
-        from hptune.engine.problem import open_problem
-
+    def _variants(self, key: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """What each value makes of a trial; the crew opens those that are tasks of their own."""
         block, _, name = key.rpartition(".")
         if key == "data.workers" or key.partition(".")[0] in NOT_OF_A_TRIAL:
             raise ConfigError(f"sweeping {key} says nothing: it changes no single training", where="sweep", key=key)
         knowledge = stage_knowledge(key, self.experiment, self.task, self._run.progress, settings={})
-        variants, tasks = [], {}
+        variants = []
         for value in values:
             hyperparameters, task, experiment = knowledge.start, self.task, self.experiment
             if name in MOVED_BY_THE_SEARCH and block in ("", "baseline", "hyperparameters"):
@@ -252,12 +204,11 @@ class Session:
                 hyperparameters = knowledge.start.but(**{name: getattr(checked, name)})
             else:
                 experiment = with_value(self.loaded, key, value).experiment
-                task = open_problem(experiment).task
-            tasks[task.task_id] = experiment
+                task = self.crew.open(experiment)
             variants.append(_variant(value, hyperparameters, task, experiment))
         if len({str(variant["value"]) for variant in variants}) < len(values):
             raise InputError(f"sweep {key}: the values repeat themselves: {', '.join(map(str, values))}")
-        return variants, tasks
+        return variants
 
 
 def open_session(

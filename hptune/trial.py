@@ -288,6 +288,11 @@ class CalibrationRequest:
     steps: int = STEPS_TIMED
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Open data and model where trials will run, and tell what the task is there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """Median seconds of one optimizer step and of evaluating one sample; infinite where not even one sample fits in memory.

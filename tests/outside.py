@@ -79,7 +79,7 @@ def wait_for_trials(run: Path, count: int, process: subprocess.Popen[str]) -> No
     journal = run / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"kind": "trial"') >= count):
         time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it could be stopped"
+    assert process.poll() is None, f"the run ended before it could be stopped: {process.communicate()}"
 
 
 def members(group: int) -> list[int]:

@@ -99,11 +99,25 @@ class Tracker:
 
 
 def follow(
-    events: Iterable[Event], console: Console, *, stages: tuple[str, ...], where: str, metric: str, clock: Clock = time.monotonic
+    events: Iterable[Event],
+    console: Console,
+    *,
+    stages: tuple[str, ...],
+    where: Callable[[], str],
+    metric: str,
+    clock: Clock = time.monotonic,
 ) -> None:
-    """Print a search while it runs: live lines and plots on a terminal, a line a trial elsewhere; each conclusion with its table."""
-    tracker = Tracker(stages=stages, where=where)
-    with console.live_line(lambda width: tracker.lines(clock(), width)):
+    """Print a search while it runs: live lines and plots on a terminal, a line a trial elsewhere; each conclusion with its table.
+
+    `where` says on which device trials run, and how much of a cluster they have at the moment.
+    """
+    tracker = Tracker(stages=stages)
+
+    def lines(width: int) -> str:
+        tracker.where = where()
+        return tracker.lines(clock(), width)
+
+    with console.live_line(lines):
         for event in events:
             tracker.take(event, clock())
             _print_event(event, tracker, console, metric)

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, WithJsonSchema, field_validator, model_validator
 
 from hptune.config.fields import (
     Count,
@@ -123,17 +123,29 @@ class ExecutorSection(Section):
 
     `heartbeat`: a worker process that gives no sign of life for so long is replaced. `threads`, `micro_batch` and `compile` change how
     numbers are rounded, so they belong to a trial; `auto` is by a fixed rule. So do `devices_per_trial`, which train one network together,
-    each on its rows of every batch, and `sync_batch_norm`, with which batch norm then sees the whole batch.
+    each on its rows of every batch, and `sync_batch_norm`, with which batch norm then sees the whole batch. `address`, `cpus_per_trial` and
+    `gpus_per_trial` are for Ray: the cluster (auto: the one this machine belongs to, or else one on this machine), and what a trial takes
+    of it (auto: a CPU for each thread; a GPU where there are any); fractions of a GPU are trials that share one.
     """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
     workers: FewOrAuto = "auto"
+    address: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "auto"
+    cpus_per_trial: Annotated[Positive | Literal["auto"], needs("a number of CPUs, or auto")] = "auto"
+    gpus_per_trial: Annotated[NonNegative | Literal["auto"], needs("a number of GPUs, or auto")] = "auto"
     heartbeat: Annotated[str | Literal[False], needs(HEARTBEAT)] = "30m"
     threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
     devices_per_trial: Annotated[int, Field(ge=1, le=1000)] = 1
     sync_batch_norm: bool = False
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _is_whole_or_a_part(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
+        if value != "auto" and value > 1 and value != int(value):
+            raise ValueError(f"needs whole GPUs, or a part of one, got {value:g}")
+        return value
 
     @field_validator("heartbeat")
     @classmethod

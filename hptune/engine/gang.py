@@ -74,13 +74,13 @@ class Gang:
 
     def __init__(self, size: int, device: str, threads: int) -> None:
         self.size, self.device = size, device
-        self._folder = Path(tempfile.mkdtemp(prefix="hptune-"))  # where ranks meet; nobody else may look into it
+        self.folder = Path(tempfile.mkdtemp(prefix="hptune-"))  # where ranks meet; nobody else may look into it
         self._members: list[_Member] = []
-        Finalize(self, _end, args=(self._members, self._folder), exitpriority=10)  # at exit: before multiprocessing waits for children
+        Finalize(self, _end, args=(self._members, self.folder), exitpriority=10)  # at exit: before multiprocessing waits for children
         context = multiprocessing.get_context("spawn")
         for rank, variables in enumerate(_environments(size, device, threads)):
             ours, theirs = context.Pipe(duplex=True)
-            process = context.Process(target=serve, args=(theirs, rank, size, device, self._folder / "meeting"), name=f"hptune rank {rank}")
+            process = context.Process(target=serve, args=(theirs, rank, size, device, self.folder / "meeting"), name=f"hptune rank {rank}")
             with environment(variables), interrupts_held_back():
                 process.start()
             theirs.close()
@@ -125,7 +125,7 @@ class Gang:
         if by_force:
             for member in self._members:
                 member.process.kill()
-        _end(self._members, self._folder)
+        _end(self._members, self.folder)
 
     def _answer(self, progress: Callable[[Any], None], stop: Callable[[], bool]) -> tuple[Kind, Any]:
         """The first rank's answer once all have given theirs, or that of the first that left the others."""

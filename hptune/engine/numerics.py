@@ -5,6 +5,7 @@ No rule looks at a clock, so that the same config on the same machine gives the 
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,6 +36,7 @@ FLOPS_OF_A_THREAD = 20 * 10**9
 MOST_THREADS = 16
 FLOPS_WORTH_COMPILING = 3 * 10**16
 """For each shape: some minutes of a fast GPU, of which a compiled step saves a part; compiling takes most of a minute."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHORT_RUNS = 40  # of a search at the default settings
 
 
@@ -56,6 +58,21 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"there is no mps here: use {_present()}", key="device")
     return device
+
+
+def pins(name: str) -> tuple[dict[str, str], ...]:
+    """For each GPU that `name` (a config's device) leaves open: the environment that confines a process to it; empty for one, or none.
+
+    These are the GPUs of the same model as the first: numbers depend on the model.
+    """
+    device = resolve_device(name)
+    if name not in ("auto", "cuda") or device.type != "cuda":
+        return ()
+    visible = os.environ.get(VISIBLE, "")
+    count = torch.cuda.device_count()
+    names = visible.split(",") if visible else [str(i) for i in range(count)]
+    alike = [i for i in range(count) if torch.cuda.get_device_name(i) == torch.cuda.get_device_name(0)]
+    return tuple({VISIBLE: names[i]} for i in alike) if len(alike) > 1 else ()
 
 
 def first_numerics(experiment: Experiment, device: torch.device, model: nn.Module) -> Numerics:

@@ -35,14 +35,19 @@ def place(
     """
     count = loader_workers(workers, device)
     arrays = {name: part for name, part in parts.items() if isinstance(part, Arrays)}
-    streamed, notes = _streamed(arrays, room_on(device) if room is None else room)
+    outside, notes = _streamed(arrays, room_on(device) if room is None else room)
     placed: dict[str, Part] = {}
     for name, part in parts.items():
         if isinstance(part, Items):
             placed[name] = DatasetPart(part.dataset, part.indices, collate, device, part.where, workers=count)
         else:
-            placed[name] = TensorPart(part, statistics, device, resident=name not in streamed)
+            placed[name] = TensorPart(part, statistics, device, resident=name not in outside)
     return placed, notes + ([] if arrays else [_reading(count, workers)])
+
+
+def streamed(parts: Mapping[str, Arrays], device: torch.device) -> set[str]:
+    """The names of the parts that do not fit on `device`."""
+    return _streamed(parts, room_on(device))[0]
 
 
 def room_on(device: torch.device) -> int | None:

@@ -9,6 +9,7 @@ worker at once, so that a driver killed by SIGKILL leaves nothing running.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -80,14 +81,9 @@ class Worker:
         try:
             if self.gone and not self.connection.poll():  # its end of the pipe lives on in a process that it left behind
                 return None
-            message = self.connection.recv_bytes()
+            return read(self.connection.recv_bytes())
         except (EOFError, OSError):
             return None
-        try:
-            kind, content = pickle.loads(message)
-        except Exception:
-            return "result", Failure(error=f"{traceback.format_exc()}the result cannot be read in the main process")
-        return kind, content
 
     def hangs(self, heartbeat: float | None) -> bool:
         """Whether it should give signs of life and has not for `heartbeat` seconds, or more where it still loads its code."""
@@ -117,6 +113,15 @@ class Worker:
         self.connection.close()
 
 
+def read(message: bytes) -> tuple[Kind, Any]:
+    """Unpickle a message of a worker's."""
+    try:
+        kind, content = pickle.loads(message)
+    except Exception:
+        return "result", Failure(error=f"{traceback.format_exc()}the result cannot be read in the main process")
+    return kind, content
+
+
 def exit_text(code: int | None) -> str:
     """Say how a process ended."""
     if code == -9:
@@ -130,7 +135,7 @@ def exit_text(code: int | None) -> str:
 def serve(connection: Connection, pickled_work: bytes, heartbeat: float | None = None) -> None:
     """Be a worker: load the work, then perform items until the pipe closes. The driver alone decides about interrupts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _print_to_stderr()
+    print_to_stderr()
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     idle = threading.Event()
     threading.Thread(target=_receive, args=(connection, inbox, idle), daemon=True).start()
@@ -144,7 +149,7 @@ def serve(connection: Connection, pickled_work: bytes, heartbeat: float | None =
     if heartbeat is not None:
         threading.Thread(target=_tell_of_life, args=(connection, heartbeat / BEATS), daemon=True).start()
     while (item := inbox.get()) is not None:
-        kind, reply = _perform(work, item)
+        kind, reply = answer(work, functools.partial(pickle.loads, item))
         idle.set()
         _send(connection, reply)
         if kind == "lost":
@@ -173,10 +178,10 @@ def _receive(connection: Connection, inbox: queue.SimpleQueue[bytes | None], idl
     inbox.put(None)
 
 
-def _perform(work: Work, item: bytes) -> tuple[Kind, bytes]:
-    """The reply to an item: its kind, and the message of that kind."""
+def answer(work: Work, read: Callable[[], Any]) -> tuple[Kind, bytes]:
+    """Perform the item that `read` gives; return the kind of the reply, and the message that holds it."""
     try:
-        result = attempt(lambda pickled: work(pickle.loads(pickled)), item)
+        result = attempt(lambda _: work(read()), None)
     except InputError as error:
         error.add_note(f"In a worker process:\n{traceback.format_exc()}")
         with contextlib.suppress(Exception):
@@ -201,7 +206,7 @@ def _send(connection: Connection, message: bytes) -> None:
         connection.send_bytes(message)
 
 
-def _print_to_stderr() -> None:
+def print_to_stderr() -> None:
     """Keep standard output clean for the driver's own: what user code prints, in C too, goes to standard error."""
     with contextlib.suppress(OSError):
         os.dup2(2, 1)

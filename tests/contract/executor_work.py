@@ -171,3 +171,9 @@ def process_id(seconds: float) -> int:
     """The worker's pid, after so long that no worker gets two of as many items."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def device_of(seconds: float) -> str | None:
+    """The device this process is confined to, after so long that no worker gets two of as many items."""
+    time.sleep(seconds)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")

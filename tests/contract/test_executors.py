@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,54 @@ from hptune.cores import available_cores
 from hptune.errors import ConfigError, DeviceLostError, HptuneError, InputError, UserCodeError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor, Failure
+from hptune.executors.pool import Pool
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
 
 PATIENCE = 20.0  # seconds after which something that should have happened never will
 MakeExecutor = Callable[[Callable[[Any], Any]], Executor]
+MakePool = Callable[..., Any]
+RAY = pytest.mark.xdist_group("ray")  # one cluster is enough
 
 
-@pytest.fixture(params=[("serial", 1), ("process", 2)], ids=["serial", "process"])
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two CPUs on this machine, which every executor of these tests joins."""
+    ray = pytest.importorskip("ray")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ray's own
+        here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=here)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(params=[("serial", 1), ("process", 2), pytest.param(("ray", 2), marks=RAY)], ids=["serial", "process", "ray"])
 def make(request: pytest.FixtureRequest) -> Iterator[MakeExecutor]:
     """A factory of executors that are closed after the test."""
     made: list[Executor] = []
+    if request.param[0] == "ray":
+        request.getfixturevalue("cluster")
 
     def factory(function: Callable[[Any], Any]) -> Executor:
         name, workers = request.param
         made.append(make_executor(name, function, workers=workers, threads=1))
+        return made[-1]
+
+    yield factory
+    for executor in made:
+        executor.close()
+
+
+@pytest.fixture(params=["process", pytest.param("ray", marks=[pytest.mark.slow, RAY])])
+def pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """A factory of executors with workers of their own, which are closed after the test."""
+    made: list[Executor] = []
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+
+    def factory(function: Callable[[Any], Any], workers: int, *, heartbeat: float | None = None) -> Executor:
+        made.append(make_executor(request.param, function, workers=workers, threads=1, heartbeat=heartbeat))
         return made[-1]
 
     yield factory
@@ -57,8 +92,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def pids(executor: ProcessExecutor) -> list[int]:
-    return [worker.process.pid or 0 for worker in executor._pool]
+def pids(executor: Any) -> list[int]:
+    """The processes of the workers that there are, and on a cluster have begun."""
+    if isinstance(executor, ProcessExecutor):
+        return [worker.process.pid or 0 for worker in executor._pool]
+    return [worker.found.pid for worker in executor._pool if worker.found]
+
+
+def started(executor: Any) -> list[int]:
+    """The processes of the workers once all have begun."""
+    executor.start()
+    while not all(worker.ready for worker in executor._pool):
+        executor._collect()
+    return pids(executor)
 
 
 def test_every_item_has_one_result(make: MakeExecutor) -> None:
@@ -81,6 +127,23 @@ def test_any_size_maps_all_items(make: MakeExecutor) -> None:
     for workers in (3, 1, 2):
         executor.resize(workers)
         assert sorted(executor.map(range(5))) == [(i, i * i) for i in range(5)]
+
+
+def test_workers_are_spread_over_the_devices_and_stay_so() -> None:
+    devices = [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "GPU-5"}]
+    with ProcessExecutor(work.device_of, 4, devices=devices) as executor:
+        assert executor.places == 2
+        started(executor)
+        assert sorted(device for _, device in executor.map([0.2] * 4)) == ["3", "3", "GPU-5", "GPU-5"]
+        executor.resize(2)
+        assert sorted(device for _, device in executor.map([0.2] * 2)) == ["3", "GPU-5"]
+        (first, second) = pids(executor)
+        os.kill(second, signal.SIGKILL)
+        wait_until(lambda: not alive(second))
+        list(executor.map([0.2] * 2))  # shows that it is gone
+        started(executor)
+        assert sorted(device for _, device in executor.map([0.2] * 2)) == ["3", "GPU-5"]
+        assert first in pids(executor)
 
 
 def test_a_resized_pool_gives_each_worker_an_item_at_once() -> None:
@@ -151,15 +214,74 @@ def test_starting_and_closing_are_harmless_whenever(make: MakeExecutor) -> None:
 
 
 def test_what_the_work_prints_goes_to_standard_error(make: MakeExecutor, capfd: pytest.CaptureFixture[str]) -> None:
-    executor = make(work.chatter) if isinstance(make(work.square), ProcessExecutor) else make(print)
+    executor = make(work.chatter) if isinstance(make(work.square), Pool) else make(print)
     list(executor.map([1]))
     executor.close()
     out, err = capfd.readouterr()
     assert out == ""
-    if isinstance(executor, ProcessExecutor):
-        assert sorted(err.splitlines()) == ["C says 1", "a child says", "python says 1"]
+    if isinstance(executor, Pool):
+        assert sorted(line.split(") ")[-1] for line in err.splitlines()) == ["C says 1", "a child says", "python says 1"]
     else:
         assert err == "1\n"
+
+
+def test_what_is_wanted_comes_before_what_is_spare(make: MakeExecutor) -> None:
+    executor = make(work.square)
+    spare = [executor.submit(i, spare=True) for i in (1, 2, 3)]
+    wanted = executor.submit(4)
+    executor.want(spare[1])
+    results = dict(executor.results())
+    assert results[wanted] == 16
+    assert results[spare[1]] == 4
+    left = executor.withdraw()
+    assert set(left) <= {spare[0], spare[2]}
+    executor.want(spare[0])  # it is forgotten or done: no harm
+    late = executor.submit(5)
+    results |= dict(executor.results())
+    assert results[late] == 25
+    assert not set(left) & set(results)
+
+
+def test_nobody_is_idle_in_a_single_process() -> None:
+    with SerialExecutor(work.square) as executor:
+        assert executor.idle == 0
+        executor.submit(2, spare=True)
+        assert list(executor.results()) == []
+
+
+def test_idle_workers_take_spare_items_and_go_on_with_them(pool: MakePool, tmp_path: Path) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    executor = pool(work.wait_for, 2)
+    started(executor)
+    assert executor.idle == 2
+    wanted, spare = executor.submit(first), executor.submit("", spare=True)
+    assert executor.idle == 0
+    results = executor.results()
+    assert next(results) == (spare, None)
+    assert executor.idle == 1
+    slow = executor.submit(second, spare=True)
+    Path(first).touch()
+    assert list(results) == [(wanted, None)], "what is spare was waited for"
+    assert executor.withdraw() == [], "it was not begun"
+    Path(second).touch()
+    again = executor.submit("")
+    got = dict(executor.results())
+    if slow not in got:
+        got |= dict([*executor.map([]), *executor.results()])  # map waits for it
+    assert set(got) == {again, slow}
+
+
+def test_items_mapped_have_no_others_beside_them(pool: MakePool, tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    executor = pool(work.wait_for, 2)
+    started(executor)
+    wanted, spare, never = executor.submit(""), executor.submit(mark, spare=True), executor.submit("", spare=True)
+    results = executor.results()
+    assert next(results)[0] in (wanted, never)
+    results = [*results]
+    Path(mark).touch()
+    assert list(executor.map(["", ""])) in ([(0, None), (1, None)], [(1, None), (0, None)])
+    assert spare in dict(executor.results()), "a result was lost"
 
 
 def test_an_interrupt_passes_through_the_serial_executor() -> None:
@@ -167,14 +289,14 @@ def test_an_interrupt_passes_through_the_serial_executor() -> None:
         list(SerialExecutor(work.interrupt).map([1]))
 
 
-def test_there_are_no_more_workers_than_items() -> None:
-    with ProcessExecutor(work.pid, 4) as executor:
+def test_there_are_no_more_workers_than_items(pool: MakePool) -> None:
+    with pool(work.pid, 4) as executor:
         (result,) = executor.map([None])
         assert pids(executor) == [result[1]]
 
 
-def test_workers_run_side_by_side_and_stay_warm(tmp_path: Path) -> None:
-    with ProcessExecutor(work.meet, 2) as executor:
+def test_workers_run_side_by_side_and_stay_warm(pool: MakePool, tmp_path: Path) -> None:
+    with pool(work.meet, 2) as executor:
         first = {result for _, result in executor.map([(str(tmp_path), 2)] * 4)}
         assert first == set(pids(executor))
         assert len(first) == 2
@@ -182,8 +304,8 @@ def test_workers_run_side_by_side_and_stay_warm(tmp_path: Path) -> None:
         assert os.getpid() not in first
 
 
-def test_results_come_as_they_are_done(tmp_path: Path) -> None:
-    with ProcessExecutor(work.wait_for, 2) as executor:
+def test_results_come_as_they_are_done(pool: MakePool, tmp_path: Path) -> None:
+    with pool(work.wait_for, 2) as executor:
         results = executor.map([str(tmp_path / "mark"), "", ""])
         assert [next(results)[0], next(results)[0]] == [1, 2]
         (tmp_path / "mark").touch()
@@ -200,37 +322,35 @@ def test_workers_get_their_threads_and_this_process_keeps_its_own(monkeypatch: p
 
 
 @pytest.mark.parametrize(("how", "text"), [("exit", "exit code 3"), ("kill", "exit code -9 (killed")])
-def test_a_dead_worker_costs_its_item_one_retry(tmp_path: Path, how: str, text: str) -> None:
-    with ProcessExecutor(work.die, 2) as executor:
+def test_a_dead_worker_costs_its_item_one_retry(pool: MakePool, tmp_path: Path, how: str, text: str) -> None:
+    with pool(work.die, 2) as executor:
         results = dict(executor.map([("fine", str(tmp_path)), (how, str(tmp_path)), ("fine", str(tmp_path)), ("fine", str(tmp_path))]))
     assert [results[i] for i in (0, 2, 3)] == ["fine"] * 3
     assert isinstance(results[1], Failure)
     assert results[1].died
-    assert text in results[1].error
+    assert (text if isinstance(executor, ProcessExecutor) else "the end of its process") in results[1].error
     marks = [path.name for path in tmp_path.iterdir() if path.name.startswith(how)]
     assert len(marks) == 2, "not one retry, or not in another process"
 
 
 @pytest.mark.parametrize("how", ["lock", "C"])
-def test_a_hung_worker_is_replaced_and_its_item_given_to_one_more(how: str) -> None:
-    with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
-        executor.start()
-        first = pids(executor)
+def test_a_hung_worker_is_replaced_and_its_item_given_to_one_more(pool: MakePool, how: str) -> None:
+    with pool(work.hang_or_square, 2, heartbeat=2.5) as executor:
+        first = started(executor)
         results = dict(executor.map([("", 1), (how, 2), ("", 3), ("", 4)]))
         assert [results[i] for i in (0, 2, 3)] == [1, 9, 16]
         assert isinstance(results[1], Failure)
         assert results[1].died
-        assert "it cost two worker processes" in results[1].error
+        assert "it cost two worker" in results[1].error
         assert "no sign of life for" in results[1].error
         hung = [pid for pid in first if pid not in pids(executor)]
         assert hung, "nobody was replaced"
         assert not any(alive(pid) for pid in hung)
 
 
-def test_a_slow_worker_that_gives_signs_of_life_is_left_alone() -> None:
-    with ProcessExecutor(work.hang_or_square, 1, heartbeat=2.5) as executor:
-        executor.start()
-        first = pids(executor)
+def test_a_slow_worker_that_gives_signs_of_life_is_left_alone(pool: MakePool) -> None:
+    with pool(work.hang_or_square, 1, heartbeat=2.5) as executor:
+        first = started(executor)
         assert list(executor.map([("beat", 2), ("", 3)])) == [(0, 4), (1, 9)]  # beats for twice that time
         assert pids(executor) == first
 
@@ -244,10 +364,9 @@ def test_more_time_can_be_given_to_workers_that_have_started() -> None:
         assert pids(executor) == first
 
 
-def test_an_idle_worker_owes_no_sign_of_life() -> None:
-    with ProcessExecutor(work.hang_or_square, 2, heartbeat=2.5) as executor:
-        executor.start()
-        first = pids(executor)
+def test_an_idle_worker_owes_no_sign_of_life(pool: MakePool) -> None:
+    with pool(work.hang_or_square, 2, heartbeat=2.5) as executor:
+        first = started(executor)
         assert dict(executor.map([("beat", 2), ("", 3)])) == {0: 4, 1: 9}  # the second is done and waits
         assert pids(executor) == first
 
@@ -262,8 +381,8 @@ def test_workers_that_hang_before_they_are_ready_are_an_error(tmp_path: Path, mo
         list(executor.map([1]))
 
 
-def test_a_worker_that_lost_its_device_is_replaced() -> None:
-    with ProcessExecutor(work.lose_the_device, 1) as executor:
+def test_a_worker_that_lost_its_device_is_replaced(pool: MakePool) -> None:
+    with pool(work.lose_the_device, 1) as executor:
         results = dict(executor.map([1, -1, 2]))
         assert isinstance(results[1], Failure)
         assert results[1].died
@@ -281,13 +400,13 @@ def test_a_lost_device_ends_the_serial_executor_after_its_item() -> None:
         next(results)
 
 
-def test_an_item_that_kills_only_once_succeeds(tmp_path: Path) -> None:
-    with ProcessExecutor(work.die_once, 2) as executor:
+def test_an_item_that_kills_only_once_succeeds(pool: MakePool, tmp_path: Path) -> None:
+    with pool(work.die_once, 2) as executor:
         assert sorted(executor.map([(i, str(tmp_path)) for i in range(6)])) == [(i, i) for i in range(6)]
 
 
-def test_an_idle_worker_that_is_killed_is_replaced() -> None:
-    with ProcessExecutor(work.square, 1) as executor:
+def test_an_idle_worker_that_is_killed_is_replaced(pool: MakePool) -> None:
+    with pool(work.square, 1) as executor:
         for _ in range(3):
             assert list(executor.map([2])) == [(0, 4)]
             (pid,) = pids(executor)
@@ -303,24 +422,24 @@ def test_a_death_shows_even_where_a_child_keeps_the_pipe_open(tmp_path: Path) ->
     assert "exit code 5" in result.error
 
 
-def test_a_result_that_cannot_travel_is_a_failure() -> None:
-    with ProcessExecutor(work.unsendable, 1) as executor:
+def test_a_result_that_cannot_travel_is_a_failure(pool: MakePool) -> None:
+    with pool(work.unsendable, 1) as executor:
         results = dict(executor.map(["lambda", "unreadable", "fine"]))
     assert "the result cannot be sent" in results[0].error
     assert "the result cannot be read" in results[1].error
     assert results[2] == 1
 
 
-def test_an_item_that_cannot_travel_is_the_callers_mistake() -> None:
-    with ProcessExecutor(work.square, 1) as executor:
+def test_an_item_that_cannot_travel_is_the_callers_mistake(pool: MakePool) -> None:
+    with pool(work.square, 1) as executor:
         with pytest.raises((AttributeError, TypeError), match=r"pickle"):
-            list(executor.map([lambda: None]))
+            list(executor.map([threading.Lock()]))
         assert list(executor.map([2])) == [(0, 4)]
 
 
 @pytest.mark.parametrize("leave", ["close", "error"])
-def test_leaving_early_ends_the_busy_workers(tmp_path: Path, leave: str) -> None:
-    executor = ProcessExecutor(work.hang_if_told, 2)
+def test_leaving_early_ends_the_busy_workers(pool: MakePool, tmp_path: Path, leave: str) -> None:
+    executor = pool(work.hang_if_told, 2)
     results = executor.map([(True, str(tmp_path)), (False, str(tmp_path)), (True, str(tmp_path))])
     assert next(results) == (1, "done")
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
@@ -331,6 +450,8 @@ def test_leaving_early_ends_the_busy_workers(tmp_path: Path, leave: str) -> None
     else:
         with pytest.raises(KeyboardInterrupt):
             results.throw(KeyboardInterrupt())
+    if not isinstance(executor, ProcessExecutor):  # its cluster ends them in a moment
+        wait_until(lambda: not any(alive(pid) for pid in busy))
     assert not any(alive(pid) for pid in busy)
     executor.close()
 
@@ -413,8 +534,8 @@ def test_code_that_workers_cannot_load_is_one_message(tmp_path: Path, monkeypatc
         list(executor.map([1, 2]))
 
 
-def test_workers_do_not_load_torch() -> None:
-    with ProcessExecutor(work.loaded, 1) as executor:
+def test_workers_do_not_load_torch(pool: MakePool) -> None:
+    with pool(work.loaded, 1) as executor:
         assert list(executor.map(["torch", "hptune.executors.worker"])) == [(0, False), (1, True)]
 
 
@@ -462,7 +583,7 @@ def test_cores_are_those_this_process_may_use() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("ray", "executor.name: the ray executor is not part of this version: use process"), ("dask", "unknown executor 'dask'")],
+    [("dask", "unknown executor 'dask'")],
 )
 def test_other_executors_are_refused(name: str, text: str) -> None:
     for refuse in (lambda: resolve(name, "auto", "cpu", 2), lambda: make_executor(name, work.square, workers=2, threads=1)):

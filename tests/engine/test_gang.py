@@ -337,7 +337,7 @@ if __name__ == "__main__":
     from hptune.engine import gang
     problem = open_problem(own({code!r}, executor={TWO!r}))
     def told(_):
-        print(*(m.process.pid for m in gang._running[0]._members), gang._running[0]._folder, flush=True)
+        print(*(m.process.pid for m in gang._running[0]._members), gang._running[0].folder, flush=True)
     folder = Path({str(tmp_path)!r})
     train_full(problem, spec_of(problem, steps=10**6), checkpoints=folder, weights=folder / "w.pt", progress=told)
 """)

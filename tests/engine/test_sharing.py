@@ -315,7 +315,7 @@ def test_a_session_shares_with_several_workers_and_ends_with_the_records_of_one_
     for name in ("serial", "process"):
         loaded = from_tree({**tree, "executor": {"name": name, "workers": 2}}, tmp_path)
         with open_session(loaded, run_dir=tmp_path / name, fresh=True) as session:
-            assert (session._run.shared is not None) is (name == "process")
+            assert (session._run.leads[session.task.task_id] is not None) is (name == "process")
             assert len(memory_files()) == (name == "process")
             list(session.run(["lr_range"]))
             records = session.journal.state.records
@@ -332,5 +332,5 @@ def test_a_session_whose_data_nobody_else_reads_makes_no_copy(tmp_path, settings
         tmp_path,
     )
     with open_session(loaded, run_dir=tmp_path / "run", training=training) as session:
-        assert session._run.shared is None
+        assert session._run.leads[session.task.task_id] is None
         assert memory_files() == []

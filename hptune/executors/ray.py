@@ -1,0 +1,225 @@
+"""Workers on a Ray cluster: actors that keep code, model and data warm. Only this module and `ray_worker` import ray.
+
+The driver hands out the items and alone writes anything; a worker needs no file of the driver's. What is lost with a node is an
+attempt at the trials that ran there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import logging
+import math
+import pickle
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from hptune.cores import available_cores
+from hptune.errors import ConfigError, said_by
+from hptune.executors.base import Work
+from hptune.executors.pool import Pool, end_all
+from hptune.executors.ray_worker import LIFE, RayWorker, actor_class
+from hptune.executors.worker import THREAD_VARIABLES
+
+LOOK = 1.0  # seconds between looks for workers that give no sign of life
+LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
+KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
+A_TRACE = 0.001  # of a resource that is there to be asked for
+LOCAL = "local"  # the address of a cluster that begins and ends with this process
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one worker takes of a node; GPUs may be fractions, so that several workers share one."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """How many workers a node with these `resources` holds."""
+        by_cpu = math.floor(resources.get("CPU", 0.0) / self.cpus + 1e-9) if self.cpus else 10**6
+        if not self.gpus:
+            return by_cpu
+        gpus = resources.get("GPU", 0.0)
+        by_gpu = gpus * math.floor(1 / self.gpus + 1e-9) if self.gpus < 1 else gpus // self.gpus
+        return min(by_cpu, int(by_gpu))
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Something in the cluster's object store, from which each node that asks for it gets it once."""
+
+    reference: Any
+
+    def open(self) -> Any:
+        """Return it; arrays in it are read where they lie."""
+        return ray.get(self.reference)
+
+
+class RayExecutor(Pool[RayWorker]):
+    """Performs the work on a Ray cluster, in as many actors as fit there or in up to `workers`.
+
+    `address`: of a cluster; `auto` is the one that this machine belongs to, or else a local one, which ends with this executor.
+    `workers` is what to ask for at most, also of a cluster that has yet to grow; None is what fits at the moment. `folder` travels to
+    every node, where workers have a copy of it as their current folder, its Python modules importable. A connection to a cluster that
+    was made before is used, and left.
+
+    Raises ConfigError where there is no such cluster.
+    """
+
+    remedy = "; see the logs of the Ray cluster"
+
+    def __init__(
+        self,
+        work: Work,
+        workers: int | None,
+        *,
+        needs: Needs,
+        gpu_each: bool = False,
+        threads: int = 1,
+        heartbeat: float | None = None,
+        address: str = "auto",
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(workers or 1, heartbeat)
+        self._asked, self._needs, self._threads = workers, needs, threads
+        self._kind: str | None = None
+        self._work = pickle.dumps(work)
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(address)
+        archive, digest = _archive(folder) if folder is not None else (b"", "")
+        self._code = ray.put(archive), digest
+        self._nodes: dict[str, Mapping[str, Any]] = {}
+        self._news: list[str] = []
+        self._looked = -math.inf
+        self._look_around()
+        if gpu_each and any(node["Resources"].get("GPU") for node in self._nodes.values()):
+            self._needs = replace(needs, gpus=1.0)
+        self._station = self._made()
+
+    def adapt(self, cpus: float | None) -> None:
+        """Have workers take `cpus` where given, and GPUs all be of the kind that the first worker has: numbers depend on it."""
+        if cpus is not None and cpus != self._needs.cpus:
+            self._needs = replace(self._needs, cpus=cpus)
+            self._shrink(0)
+        first = next((worker.found for worker in self._pool if worker.found), None)
+        if first is not None and self._needs.gpus:
+            resources = self._nodes.get(first.node, {}).get("Resources", {})
+            self._kind = next((name for name in resources if name.startswith(KIND)), None)
+        self._station = self._made()
+        self._looked = -math.inf
+        self._look_around()
+
+    def _made(self) -> Any:
+        """What actors are made from."""
+        needs = self._needs
+        environment = dict.fromkeys(THREAD_VARIABLES, str(self._threads)) | ({} if needs.gpus else {"CUDA_VISIBLE_DEVICES": ""})
+        made = ray.remote(concurrency_groups={LIFE: 1})(actor_class()).options(
+            num_cpus=needs.cpus, num_gpus=needs.gpus, resources={self._kind: A_TRACE} if self._kind else None
+        )
+        return functools.partial(made.remote, *self._code, environment, self._work)
+
+    def store(self, thing: Any) -> Stored:
+        """Put something where every node can get it."""
+        return Stored(ray.put(thing))
+
+    def news(self) -> list[str]:
+        """See `Executor.news`."""
+        news, self._news = self._news, []
+        return news
+
+    @property
+    def where(self) -> str:
+        """How many workers there are, and on how many nodes."""
+        ready = [worker for worker in self._pool if worker.ready]
+        waiting = len(self._pool) - len(ready)
+        if not ready and waiting:
+            return f"Ray: waiting for a node with {self._needs} free"
+        nodes = len({worker.found.node for worker in ready if worker.found})
+        return f"Ray: {len(ready)} worker{'s'[: len(ready) != 1]} on {nodes} node{'s'[: nodes != 1]}"
+
+    def close(self) -> None:
+        """End all workers, and the connection to the cluster where this executor made it."""
+        super().close()
+        if self._connected and ray.is_initialized():
+            ray.shutdown()
+
+    def resize(self, workers: int) -> None:
+        """Ask for so many workers from now on: the cluster gives them when it can."""
+        self._settle()
+        self._shrink(workers)
+        self.workers = self._asked = workers
+
+    def _worker(self, number: int | None = None) -> RayWorker:
+        return RayWorker(self._station(), number)
+
+    def _listen(self) -> list[RayWorker]:
+        self._look_around()
+        speakers = {worker.task: worker for worker in self._pool if worker.task is not None}
+        if not speakers:
+            return []
+        began = time.monotonic()
+        ray.wait(list(speakers), timeout=LOOK)
+        waited = min(time.monotonic() - began, 2 * LOOK)
+        heard, _ = ray.wait(list(speakers), num_returns=len(speakers), timeout=0)
+        for worker in self._pool:
+            worker.watch(self.heartbeat, waited)
+        return [speakers[task] for task in heard]
+
+    def _grow(self, size: int) -> None:
+        """Ask for more workers, or for fewer where the cluster has no place for them and no item waits for them any more."""
+        surplus = [worker for worker in self._pool if not worker.ready and worker.number is None][: max(0, len(self._pool) - size)]
+        self._pool[:] = [worker for worker in self._pool if worker not in surplus]
+        end_all(surplus)
+        super()._grow(size)
+
+    def _look_around(self) -> None:
+        """See which nodes there are, every few seconds."""
+        if time.monotonic() - self._looked < LOOK_AROUND:
+            return
+        self._looked = time.monotonic()
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        if self._nodes:
+            self._news += [f"Ray: node {nodes[n]['NodeManagerHostname']} joined" for n in nodes.keys() - self._nodes.keys()]
+            self._news += [f"Ray: node {self._nodes[n]['NodeManagerHostname']} is gone" for n in self._nodes.keys() - nodes.keys()]
+        self._nodes = nodes
+        if self._asked is None:
+            fitting = [node["Resources"] for node in nodes.values() if self._kind is None or self._kind in node["Resources"]]
+            self.workers = max(1, sum(self._needs.fit(resources) for resources in fitting))
+
+
+def _archive(folder: Path) -> tuple[bytes, str]:
+    """The files of a folder in one archive, and a hash of their names and contents."""
+    content, digest = io.BytesIO(), hashlib.sha256()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = file.relative_to(folder).as_posix()
+            archive.write(file, name)
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return content.getvalue(), digest.hexdigest()[:16]
+
+
+def _connect(address: str) -> None:
+    """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address != LOCAL:
+            ray.init(address=address, **common)
+            return
+    except ConnectionError as error:
+        if address != "auto":
+            raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot use the Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+    ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
