@@ -36,7 +36,7 @@ def hide_in_command(command: Sequence[str]) -> list[str]:
 
 def hide_values(value: Any, environment: Mapping[str, str]) -> Any:
     """Return plain values with `***` for what a secret variable of `environment` holds, wherever a text has it."""
-    return _replaced(value, dict.fromkeys(_secrets(environment), HIDDEN))
+    return None if value is None else _replaced(value, dict.fromkeys(_secrets(environment), HIDDEN))
 
 
 def as_variables(text: str, environment: Mapping[str, str]) -> str:

@@ -100,7 +100,7 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
             yield Remark(text=f"{name}: ended early, the search time is spent")
             break
         planned += new
-        _journal_plan(run, name, knowledge, planned)
+        _journal_plan(run, name, knowledge, planned, len(new))
         known = tuple(records[spec.trial_id] for spec in new if spec.trial_id in records)
         yield RoundPlanned(stage=name, trials=len(new), known=known)
         if len(missing) > 1:
@@ -147,12 +147,16 @@ def _block(experiment: Experiment, name: str) -> dict[str, Any]:
     return block
 
 
-def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialSpec]) -> None:
-    """Append the plan unless the latest one of this stage begins with it: a continued run repeats nothing."""
-    ids = [spec.trial_id for spec in planned]
+def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialSpec], new: int) -> None:
+    """Append the plan, or the `new` trials at its end, unless the latest one of this stage has them: a continued run repeats nothing."""
+    after, latest = len(planned) - new, run.journal.state.plans.get(name)
+    ids = [spec.trial_id for spec in planned[after:]]
+    if latest is not None and after:  # its beginning was compared in the rounds before
+        if latest["trials"][after : after + new] != ids:
+            run.journal.append("round", {"stage": name, "after": after, "trials": ids})
+        return
     payload = {"stage": name, "knowledge": _plain(knowledge.to_json()), "trials": ids}
-    latest = run.journal.state.plans.get(name)
-    if latest is None or not _same(latest["knowledge"], payload["knowledge"]) or latest["trials"][: len(ids)] != ids:
+    if latest is None or not _same(latest["knowledge"], payload["knowledge"]) or latest["trials"][:new] != ids:
         run.journal.append("plan", payload)
 
 

@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 from hptune.schedules import Schedule
@@ -131,7 +131,7 @@ class TrialSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` is the inverse."""
-        return asdict(self)
+        return _plain(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
@@ -205,7 +205,7 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values with the `trial_id`; NaN and infinities stay floats."""
-        return {"trial_id": self.trial_id, **asdict(self)}
+        return {"trial_id": self.trial_id, **_plain(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialRecord:
@@ -224,17 +224,30 @@ def is_result(value: float) -> bool:
     return abs(value) <= LARGEST
 
 
-@lru_cache(maxsize=2**14)
+@lru_cache(maxsize=2**16)
 def _identify(spec: TrialSpec) -> str:
     return content_hash(hashed_content(spec))
 
 
-def hashed_content(value: Any) -> Any:
-    """A dataclass's fields by name, dataclasses in them likewise; those `ADDED_LATER` are left out while they have their default."""
-    if not is_dataclass(value):
-        return value
-    own = {f: getattr(value, f.name) for f in fields(value)}
-    return {f.name: hashed_content(v) for f, v in own.items() if not (f.metadata == ADDED_LATER and v == f.default)}
+def _plain(value: Any) -> dict[str, Any]:
+    """`asdict` for types whose tuples hold numbers alone: it copies nothing, which is what asdict takes its time for."""
+    names = value.__dataclass_fields__
+    return {name: _plain(own) if hasattr(own := getattr(value, name), "__dataclass_fields__") else own for name in names}
+
+
+def hashed_content(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, dataclasses in them likewise, without those `ADDED_LATER` that have their default."""
+    return {
+        name: hashed_content(own) if hasattr(own, "__dataclass_fields__") else own
+        for name, left_out in _left_out(type(value))
+        if (own := getattr(value, name)) != left_out
+    }
+
+
+@cache
+def _left_out(cls: type) -> tuple[tuple[str, object], ...]:
+    """Each field's name, with the value of which it is left out; any other has an object that equals nothing."""
+    return tuple((f.name, f.default if f.metadata == ADDED_LATER else object()) for f in fields(cls))
 
 
 def content_hash(content: object) -> str:
@@ -251,8 +264,13 @@ def derive_seed(seed: int, repetition: int) -> int:
 
 def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `data` that are fields of the dataclass `cls`: unknown ones come from a later minor version."""
-    names = {f.name for f in fields(cls)}
+    names = _field_names(cls)
     return {name: value for name, value in data.items() if name in names}
+
+
+@cache
+def _field_names(cls: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(cls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,23 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.intp]
 Cells = tuple[tuple[int, int], ...]
 
 SET_ASIDE_WEIGHT = 1e-6  # cells set aside settle seed effects only where no others do
+CACHED = 16  # designs: few enough that those of 10,000 trials take a few MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Design:
-    """What follows from the cells alone.
+    """What follows from the cells alone; nothing in it is larger than cells times seeds.
 
-    `weights`: adjusted means are `weights @ values`, shape (candidates, cells). `covariance`: of the adjusted means in units of one
-    trial's variance, the seeds taken as they are, shape (candidates, candidates). `residual`: maps values to residuals of the cells
-    that count as noise, shape (those cells, cells). `component`: candidates with different numbers share no chain of common seeds.
+    A seed's effect is its difference from the mean of the seeds in its component, so that adjusted means need no other reference.
+    `candidate` and `seed`: of each cell, by number. `trials`: of each candidate. `shares`: the seeds' shares in a candidate's
+    trials, shape (candidates, seeds). `effects`: seed effects are `effects @ values`, shape (seeds, cells); `covariance` is theirs in
+    units of one trial's variance. `counts`: the cells that count as noise. `component`: candidates with different numbers share
+    no chain of common seeds.
     """
 
-    weights: Array
+    candidate: Numbers
+    seed: Numbers
+    trials: Numbers
+    shares: Array
+    effects: Array
     covariance: Array
-    residual: Array
+    counts: NDArray[np.bool_]
     df: int
     component: tuple[int, ...]
 
@@ -47,13 +55,18 @@ class AdditiveFit:
 
     def variance(self, candidate: int) -> float:
         """Variance of an adjusted mean in units of one trial's variance, the seeds taken as they are."""
-        return float(self.design.covariance[candidate, candidate])
+        shares = self.design.shares[candidate]
+        return float(1 / self.design.trials[candidate] + shares @ self.design.covariance @ shares)
 
     def variance_of_difference(self, a: int, b: int) -> float:
         """Variance of a difference of adjusted means, in the same units; infinite where no chain of common seeds joins the two."""
-        if self.design.component[a] != self.design.component[b]:
+        found = self.design
+        if found.component[a] != found.component[b]:
             return math.inf
-        return self.variance(a) + self.variance(b) - 2 * float(self.design.covariance[a, b])
+        if a == b:
+            return 0.0
+        shares = found.shares[a] - found.shares[b]
+        return float(1 / found.trials[a] + 1 / found.trials[b] + shares @ found.covariance @ shares)
 
 
 def fit_additive(cells: Sequence[tuple[int, int]], values: Sequence[float], *, set_aside: frozenset[int] = frozenset()) -> AdditiveFit:
@@ -63,35 +76,41 @@ def fit_additive(cells: Sequence[tuple[int, int]], values: Sequence[float], *, s
     """
     found = design(tuple(cells), set_aside)
     y = np.asarray(values, dtype=np.float64)
-    residuals = found.residual @ y
-    return AdditiveFit(means=found.weights @ y, sum_squares=float(residuals @ residuals), df=found.df, design=found)
+    effects = found.effects @ y
+    adjusted = y - effects[found.seed]
+    means = np.bincount(found.candidate, adjusted, len(found.trials)) / found.trials
+    residuals = (adjusted - means[found.candidate])[found.counts]
+    return AdditiveFit(means=means, sum_squares=float(residuals @ residuals), df=found.df, design=found)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=CACHED)
 def design(cells: Cells, set_aside: frozenset[int]) -> Design:
-    """Return what the cells alone settle; a sweep asks for the same cells again and again."""
-    candidates = 1 + max((candidate for candidate, _ in cells), default=-1)
-    column = {seed: candidates + i for i, seed in enumerate(sorted({seed for _, seed in cells}))}
-    x = np.zeros((len(cells), candidates + len(column)))
-    for row, (candidate, seed) in enumerate(cells):
-        x[row, candidate] = x[row, column[seed]] = 1.0
-    counts = np.array([candidate not in set_aside for candidate, _ in cells], dtype=bool)
+    """Return what the cells alone settle; a sweep asks for the same cells again and again.
+
+    The candidates' effects are eliminated: what is left of a cell is its difference from the mean of its candidate's cells. So only
+    the seeds' effects are solved for, in O(cells seeds²).
+    """
+    candidate, names = (np.array([cell[i] for cell in cells], dtype=np.intp) for i in (0, 1))
+    different, seed = np.unique(names, return_inverse=True)
+    trials = np.bincount(candidate)
+    shares = np.zeros((len(trials), len(different)))
+    np.add.at(shares, (candidate, seed), 1.0)
+    shares /= trials[:, None]
+    counts = np.array([number not in set_aside for number in range(len(trials))], dtype=bool)[candidate]
     root = np.sqrt(np.where(counts, 1.0, SET_ASIDE_WEIGHT))
-    solve = np.linalg.pinv(root[:, None] * x, rcond=1e-9) * root  # (effects, cells)
+    within = np.eye(len(different))[seed] - shares[candidate]  # (cells, seeds)
+    effects = root * np.asarray(np.linalg.pinv(root[:, None] * within, rcond=1e-9), dtype=np.float64)
     component = components(cells)
-    mean = np.zeros((candidates, x.shape[1]))
-    for candidate in range(candidates):
-        seeds = {column[seed] for other, seed in cells if component[other] == component[candidate]}
-        mean[candidate, candidate] = 1.0
-        mean[candidate, sorted(seeds)] = 1.0 / len(seeds)
-    kept = tuple(cell for cell in cells if cell[0] not in set_aside)
-    weights, residual = mean @ solve, np.eye(len(cells)) - x @ solve
     return Design(
-        weights=weights,
-        covariance=weights @ weights.T,
-        residual=residual[counts],
-        df=degrees_of_freedom(kept),
-        component=tuple(component[candidate] for candidate in range(candidates)),
+        candidate=candidate,
+        seed=seed,
+        trials=trials,
+        shares=shares,
+        effects=effects,
+        covariance=effects @ effects.T,
+        counts=counts,
+        df=degrees_of_freedom(tuple(cell for cell in cells if cell[0] not in set_aside)),
+        component=tuple(component[number] for number in range(len(trials))),
     )
 
 
@@ -103,9 +122,15 @@ def degrees_of_freedom(cells: Cells) -> int:
 
 def components(cells: Cells) -> dict[int, int]:
     """Number each candidate's connected component: candidates with a seed in common belong together."""
-    label = {candidate: candidate for candidate, _ in cells}
+    joined: dict[int, int] = {}  # a seed to one that it belongs together with, itself at the end
     first: dict[int, int] = {}
+
+    def last(seed: int) -> int:
+        while (other := joined[seed]) != seed:
+            joined[seed] = seed = joined[other]
+        return seed
+
     for candidate, seed in cells:
-        joined, other = label[candidate], label[first.setdefault(seed, candidate)]
-        label = {c: other if at == joined else at for c, at in label.items()}
-    return label
+        joined.setdefault(seed, seed)
+        joined[last(seed)] = last(first.setdefault(candidate, seed))
+    return {candidate: last(seed) for candidate, seed in first.items()}

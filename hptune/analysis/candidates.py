@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hptune.analysis.additive import fit_additive
 from hptune.analysis.scale import MIN_DF, Scale
 from hptune.trial import Hyperparameters, TrialRecord, is_result
@@ -62,7 +64,7 @@ def loss_scale(candidates: Sequence[Candidate], prior: Noise, *, far_tell: bool 
         return _raw_scale(cells, losses, sign=1), Noise()
     values = [math.log(loss) for loss in losses]
     fit = fit_additive(cells, values)
-    far = frozenset(i for i, mean in enumerate(fit.means) if mean - min(fit.means) > FAR_OFF)
+    far = frozenset(np.flatnonzero(fit.means - fit.means.min(initial=math.inf) > FAR_OFF).tolist())
     near = fit_additive(cells, values, set_aside=far) if far else fit
     noise = Noise(sum_squares=near.sum_squares, df=near.df)
     pooled = noise + prior

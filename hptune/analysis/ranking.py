@@ -8,8 +8,8 @@ lowest adjusted mean is *chosen*; that a candidate is worse than the best is *cl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hptune.analysis.candidates import NO_NOISE, Candidate, Noise, adjusted_metrics, is_usable, loss_scale, metric_scale
@@ -74,7 +74,7 @@ class Ranking:
 
     `noise`: of log loss among these candidates alone, for later stages to pool (none where losses are not all positive).
     `criterion`: what the ranking goes by. `loss` and `scale`: fits of the loss and of the criterion; the first rows, one for each
-    of their candidates, are numbered there by `positions`.
+    of their candidates, are numbered there by `positions`, and by their trials in `places`.
     """
 
     rows: tuple[Row, ...]
@@ -84,6 +84,7 @@ class Ranking:
     loss: Scale
     scale: Scale
     positions: tuple[int, ...]
+    places: Mapping[tuple[str, ...], int] = field(repr=False)
 
     @property
     def best(self) -> Row | None:
@@ -133,7 +134,7 @@ class Ranking:
         return comparison if math.isinf(margin) else replace(comparison, low=exponential(gap - margin), high=exponential(gap + margin))
 
     def _position(self, row: Row) -> int | None:
-        return next((at for other, at in zip(self.rows, self.positions, strict=False) if other.trials == row.trials), None)
+        return self.places.get(row.trials)
 
     def _near_equal(self, at: int) -> bool:
         best = self.positions[0]
@@ -153,7 +154,8 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
     metrics = adjusted_metrics(chosen)
     positions = tuple(scale.order())
     rows = [_usable_row(chosen[at], loss, scale, at, metrics[at], positions[0]) for at in positions]
-    rest = [_row(candidate, _failed_verdict(candidate.records)) for i, candidate in enumerate(candidates) if i not in usable]
+    lost = sorted(set(range(len(candidates))).difference(usable))
+    rest = [_row(candidates[i], _failed_verdict(candidates[i].records)) for i in lost]
     return Ranking(
         rows=(*rows, *rest),
         noise=noise,
@@ -162,6 +164,7 @@ def rank(candidates: Sequence[Candidate], *, prior: Noise = NO_NOISE, by_metric:
         loss=loss,
         scale=scale,
         positions=positions,
+        places={row.trials: at for row, at in zip(rows, positions, strict=True)},
     )
 
 

@@ -37,13 +37,14 @@ class Follower:
     stage: str = ""
     _quiet: int = 0
     _best: tuple[object, Leader | None] = (None, None)  # of the plan with so many records
+    _waiting: set[str] = field(default_factory=set)  # trials of the stage that are not done
 
     def __post_init__(self) -> None:
         self.start_over()
 
     def start_over(self) -> None:
         """Forget everything: the journal was replaced."""
-        self.state, self.stage, self._quiet, self._best = JournalState(self.path), "", 0, (None, None)
+        self.state, self.stage, self._quiet, self._best, self._waiting = JournalState(self.path), "", 0, (None, None), set()
 
     def take(self, lines: Iterable[bytes]) -> Iterator[Happening]:
         """Follow new complete lines, and yield what they say. Raises DamagedLineError, naming the line, for one that is damaged."""
@@ -52,7 +53,7 @@ class Follower:
             self.state.add(line)
             payload: dict[str, Any] = json.loads(line)
             match payload["kind"]:
-                case "plan":
+                case "plan" | "round":
                     yield self._planned(payload["stage"])
                 case "trial" if len(self.state.records) > before:  # the first of an id counts
                     yield self._tried(self.state.records[payload["trial_id"]], payload["trial_id"])
@@ -65,12 +66,12 @@ class Follower:
     def planned(self) -> list[str]:
         """The trials of the stage, by id."""
         plan = self.state.plans.get(self.stage)
-        return list(plan["trials"]) if plan else []
+        return plan["trials"] if plan else []
 
     @property
     def done(self) -> int:
         """How many of them are done."""
-        return len(self.records)
+        return len(self.planned) - len(self._waiting)
 
     @property
     def concluded(self) -> int:
@@ -125,6 +126,7 @@ class Follower:
     def _planned(self, stage: str) -> Happening:
         if stage != self.stage:
             self.stage = stage
+        self._waiting = {trial for trial in self.planned if trial not in self.state.records}
         known = f", {self.done} of them done" if self.done else ""
         return Happening("plan", f"{words.title(stage)}: {words.count(len(self.planned), 'trial')} planned{known}")
 
@@ -132,8 +134,9 @@ class Follower:
         h = words.hyperparameters(record.spec.hyperparameters)
         ramp = record.spec.schedule.kind == "ramp"
         tried = f"LR ramp to {words.number(record.spec.hyperparameters.lr)}" if ramp else ", ".join(h.values())
-        if trial_id not in self.planned:
+        if trial_id not in self._waiting:
             return Happening("trial", f"full training: {trial_line(tried, record)}")
+        self._waiting.remove(trial_id)
         return Happening("trial", f"{words.title(self.stage)} {self.done}/{len(self.planned)}  {trial_line(tried, record)}")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hptune.analysis.race import Leader
@@ -13,14 +14,16 @@ from hptune.cli.console import Console
 from hptune.cli.results import finding, stage_table
 from hptune.cli.summary import show_plots
 from hptune.running import Event, Remark, RoundPlanned, StageConcluded, StageStarted, TrialDone
+from hptune.schedules import Schedule
 from hptune.stages.base import FRESH_REPETITIONS, LONGER_REPETITIONS, Knowledge
 from hptune.stages.rounds import leading
-from hptune.trial import TrialRecord
+from hptune.trial import Hyperparameters, TrialRecord
 
 Clock = Callable[[], float]
 WIDE = 100  # columns from which a bar has its full length
 NEEDED = 40  # columns for how far a stage is, beside its heading
 LATEST = 16  # trials whose workers are taken for those at work
+PACE = 1000.0  # trials a second that a terminal may compare anew: of 10,000, which takes a tenth of a second, the best is sought every 10 s
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Tracker:
     knowledge: Knowledge | None = None
     records: list[TrialRecord] = field(default_factory=list)
     _best: tuple[tuple[str, int], Leader | None] = (("", 0), None)  # of a stage with so many records
+    _sought: float = -math.inf  # when
+    _swept: Mapping[Hashable, Any] = field(default_factory=dict)
 
     def take(self, event: Event, now: float) -> None:
         """Follow one event that happened at `now` (seconds of any clock that never goes back)."""
@@ -44,6 +49,7 @@ class Tracker:
             case StageStarted():
                 self.stage, self.planned, self.known, self.done, self.began = event.stage, 0, 0, 0, now
                 self.knowledge, self.records = event.knowledge, []
+                self._best, self._sought, self._swept = (("", 0), None), -math.inf, _swept(event.knowledge)
             case RoundPlanned():
                 self.planned += event.trials
                 self.known += len(event.known)
@@ -62,7 +68,7 @@ class Tracker:
 
     @property
     def best(self) -> Leader | None:
-        """The best candidate of the stage so far; a terminal asks for it twice a second, and it is worked out anew after each trial."""
+        """The best candidate of the stage so far."""
         records = tuple(self.records)
         now = self.stage, len(records)
         if self.knowledge is not None and self._best[0] != now:
@@ -75,10 +81,9 @@ class Tracker:
         h = spec.hyperparameters
         if spec.schedule.kind == "ramp":
             return f"LR ramp {words.number(spec.schedule.min_lr)} to {words.number(h.lr)}"
-        own = (spec.task, asdict(h), asdict(spec.schedule))
-        variants: Sequence[Mapping[str, Any]] = self.knowledge.settings.get("variants", ()) if self.knowledge else ()
-        values = [v["value"] for v in variants if (v["task"], v["hyperparameters"], v["schedule"]) == own]
-        return ", ".join([*(f"{self.stage} {value}" for value in values), *words.hyperparameters(h).values()])
+        own = (spec.task, h, spec.schedule)
+        value = [f"{self.stage} {self._swept[own]}"] if own in self._swept else []
+        return ", ".join([*value, *words.hyperparameters(h).values()])
 
     def heading(self) -> str:
         """`stage 2 of 6: batch size`, or the stage alone."""
@@ -95,7 +100,20 @@ class Tracker:
         bar = words.bar(finished, self.planned, words.BAR if width >= WIDE else words.BAR // 2)
         parts.append(f"{bar} {finished}/{self.planned} trials")
         parts.append(f"{words.clock(left)} left" if left is not None else words.clock(now - self.began))
-        return two_lines([*parts, speed(self.records), self.where], self.best, width)
+        if now - self._sought >= len(self.records) / PACE:
+            self._sought, best = now, self.best
+        else:
+            best = self._best[1]
+        return two_lines([*parts, speed(self.records), self.where], best, width)
+
+
+def _swept(k: Knowledge) -> dict[Hashable, Any]:
+    """The value of the swept key by what it makes of a trial; empty where none is swept."""
+    found: dict[Hashable, Any] = {}
+    for variant in k.settings.get("variants", ()):
+        schedule = Schedule(**{**variant["schedule"], "milestones": tuple(variant["schedule"]["milestones"])})
+        found[variant["task"], Hyperparameters(**variant["hyperparameters"]), schedule] = variant["value"]
+    return found
 
 
 def follow(

@@ -11,7 +11,9 @@ import hashlib
 import io
 import logging
 import math
+import os
 import pickle
+import socket
 import time
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from hptune.executors.ray_worker import LIFE, RayWorker, actor_class
 from hptune.executors.worker import THREAD_VARIABLES
 
 LOOK = 1.0  # seconds between looks for workers that give no sign of life
+REACHABLE = 10.0  # seconds for a cluster to answer a first knock
 LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
 KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
 A_TRACE = 0.001  # of a resource that is there to be asked for
@@ -210,8 +213,20 @@ def _archive(folder: Path) -> tuple[bytes, str]:
     return content.getvalue(), digest.hexdigest()[:16]
 
 
+def _check_reachable(address: str) -> None:
+    """Raise ConfigError where nobody listens at `address`, a host and a port: ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+
+
 def _connect(address: str) -> None:
     """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
+    meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    _check_reachable(meant)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address != LOCAL:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -37,11 +39,13 @@ from hptune.report.run import Run, StageResult
 from hptune.report.titles import title_of
 from hptune.store.layout import write_atomic
 
-__all__ = ["Chart", "Figure", "cost_figure", "make_figures", "stage_figures", "styled", "to_png", "write_figures"]
+__all__ = ["Chart", "Figure", "cost_figure", "draw", "make_figures", "stage_figures", "styled", "write_figures"]
 
 SCALE = 2.0  # pixels of a PNG per pixel of the figure
 PNG_COLORS = 256
 CURVES = "_curves"
+PANEL = {"width": 400, "height": 240}  # of a figure that shares a picture, in pixels
+PANELS = 12  # in a picture, at most
 RANGE_SPREAD = 30.0  # a range test is drawn on a linear scale unless losses lie further apart: its turn shows best there
 
 
@@ -90,28 +94,54 @@ def cost_figure(run: Run) -> Figure | None:
 
 
 def write_figures(run: Run, figures: Mapping[str, Sequence[Figure]]) -> None:
-    """Write `figures/*.png`: one for each chart, but all loss curves together in `curves.png`."""
-    panels = []
-    for figure in (figure for own in figures.values() for figure in own):
-        if figure.name.endswith(CURVES):
-            panels.append(figure.chart.properties(title=figure.title, width=400, height=240))
-        else:
-            write_atomic(run.layout.figure(figure.name), to_png(figure.chart.properties(title=figure.title)))
-    if panels:
-        together = alt.concat(*panels, columns=2, spacing=30).resolve_scale(color="independent")
-        write_atomic(run.layout.figure("curves"), to_png(together.resolve_legend(color="independent", strokeDash="independent")))
+    """Write `figures/*.png`: one for each chart, but all loss curves together in `curves.png`, and `curves_2.png` where they are many."""
+    everything = [figure for own in figures.values() for figure in own]
+    curves = [figure for figure in everything if figure.name.endswith(CURVES)]
+    pages = [curves[i : i + PANELS] for i in range(0, len(curves), PANELS)]
+    specs = {figure.name: {**figure.spec, "title": figure.title} for figure in everything if not figure.name.endswith(CURVES)}
+    specs |= {"curves" if number == 1 else f"curves_{number}": together(page) for number, page in enumerate(pages, start=1)}
+    with ThreadPoolExecutor(max_workers=1) as beside:  # the next one is drawn meanwhile
+        writing = [beside.submit(_write, run.layout.figure(name), draw(spec)) for name, spec in specs.items()]
+        for written in writing:
+            written.result()
 
 
-def to_png(chart: Chart) -> bytes:
-    """Render a chart on white, without a browser or a network; in a palette, which takes a tenth of the bytes."""
+def together(figures: Sequence[Figure]) -> dict[str, Any]:
+    """The specification of one picture of several figures, two in a row."""
+    shared = {"$schema", "config", "datasets"}
+    return {
+        **{name: figures[0].spec[name] for name in ("$schema", "config")},
+        "datasets": {name: rows for figure in figures for name, rows in figure.spec.get("datasets", {}).items()},
+        "columns": 2,
+        "spacing": 30,
+        "resolve": {"scale": {"color": "independent"}, "legend": {"color": "independent", "strokeDash": "independent"}},
+        "concat": [
+            {**{name: part for name, part in figure.spec.items() if name not in shared}, "title": figure.title, **PANEL}
+            for figure in figures
+        ],
+    }
+
+
+def draw(spec: Mapping[str, Any]) -> bytes:
+    """Render a specification as PNG on white, without a browser or a network."""
     import vl_convert
+
+    png: bytes = vl_convert.vegalite_to_png({**spec, "background": "white"}, scale=SCALE)
+    return png
+
+
+def in_palette(png: bytes) -> bytes:
+    """The same picture in a palette, which takes a tenth of the bytes."""
     from PIL import Image
 
-    png: bytes = vl_convert.vegalite_to_png(styled(chart).properties(background="white").to_dict(validate=False), scale=SCALE)
     small = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         image.convert("RGB").quantize(PNG_COLORS, dither=Image.Dither.NONE).save(small, "PNG")
     return small.getvalue()
+
+
+def _write(path: Path, png: bytes) -> None:
+    write_atomic(path, in_palette(png))
 
 
 def _range_test(_: StageResult, conclusion: Conclusion) -> Figure | None:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hptune.report.charts import Figure, styled
+from hptune.report.charts import Figure
 from hptune.report.frames import cost_frame
 from hptune.report.page_tables import (
     best_trials,
@@ -193,8 +193,7 @@ def _duration(seconds: float) -> str:
 
 def _spec(figure: Figure) -> dict[str, Any]:
     """The Vega-Lite specification, as wide as its place."""
-    spec: dict[str, Any] = styled(figure.chart).to_dict(validate=False)
-    return {**spec, **LOOK, "config": {**spec["config"], "font": FONT}}
+    return {**figure.spec, **LOOK, "config": {**figure.spec["config"], "font": FONT}}
 
 
 def _config(figures: Sequence[Figure]) -> dict[str, Any]:

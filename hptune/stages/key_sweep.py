@@ -37,7 +37,8 @@ class KeySweep:
             return conclusion(self.name, ranking, done, None, sentence=nothing_usable(f"value of {self.name}", ranking, done))
         sentence = comparison(column, ranking, ranking.best, preferred="")
         detail: dict[str, Any] = {"key": self.name, "value": dict(ranking.best.values)[column]}
-        own = next((row for row in ranking.rows if dict(row.values)[column] == _own_value(knowledge)), None)
+        present = _own_value(knowledge)
+        own = next((row for row in ranking.rows if dict(row.values)[column] == present), None)
         if own is not None and own is not ranking.best and (gain := ranking.compare(ranking.best, own)).better:
             detail |= {"own": dict(own.values)[column], "gain": {"ratio": gain.ratio, "low": gain.low, "high": gain.high}}
             sentence += f"; shown to be better than the config's own {format_number(detail['own'])}"

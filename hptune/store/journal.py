@@ -9,6 +9,9 @@ newer one makes them is not ours to say, so that its lines are taken as they par
 Losses may be NaN or infinite, which JSON lacks: they stand as `NaN`, `Infinity` and `-Infinity`, as Python's `json` reads and
 writes them. Lines are UTF-8; one that holds a lone surrogate or a Unicode line separator is escaped to ASCII, so that every
 reader splits the file where we do.
+
+A stage's `plan` holds what the stage knows and the trials of its first round; each later `round` the trials `after` so many, so
+that many rounds take no more room than one. Minor version 1 wrote the whole plan again for each.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from hptune.trial import TrialRecord
 from hptune.version import __version__
 
 FORMAT = 1
-MINOR = 1
-KINDS = frozenset({"header", "trial", "plan", "conclusion", "calibration", "task", "clock", "concurrency", "weights"})
+MINOR = 2
+KINDS = frozenset({"header", "trial", "plan", "round", "conclusion", "calibration", "task", "clock", "concurrency", "weights"})
 """What this version writes, always with a checksum."""
 HEADER = {"format": FORMAT, "minor": MINOR, "hptune": __version__}
 _TRIAL = re.compile(rb'\{"kind": "trial", "trial_id": "([0-9a-f]{16})", ')
@@ -80,9 +83,9 @@ class JournalState:
     """What a journal says.
 
     `records`: by trial id, the first of an id counts. `plans` and `conclusions`: the latest of each stage, stages in the order
-    they were first planned or concluded. `calibrations` by `key`, `tasks` by `task_id`: the latest, and the task a command named last
-    stands last. `others`: the payloads of every other kind, in order. Payloads are plain JSON values, without their `kind` and checksum.
-    `header` is empty for an empty journal.
+    they were first planned or concluded; a plan's `trials` are those of all its rounds. `calibrations` by `key`, `tasks` by
+    `task_id`: the latest, and the task a command named last stands last. `others`: the payloads of every other kind, in order.
+    Payloads are plain JSON values, without their `kind` and checksum. `header` is empty for an empty journal.
     """
 
     path: Path
@@ -136,6 +139,10 @@ class JournalState:
     def _keep(self, kind: str, payload: dict[str, Any]) -> None:
         if kind == "plan":
             self.plans[_text(payload["stage"])] = payload
+        elif kind == "round":
+            after, trials = int(payload["after"]), list(payload["trials"])
+            if plan := self.plans.get(_text(payload["stage"])):  # none where that line was damaged and left out
+                plan["trials"][after:] = trials
         elif kind == "conclusion":
             self.conclusions[_text(payload["stage"])] = payload
         elif kind == "calibration":

@@ -271,7 +271,7 @@ def test_a_difference_is_claimed_only_beyond_noise(hptune: Hptune, two: tuple[Pa
 
 
 def test_why_nothing_can_be_said_is_said(hptune: Hptune, two: tuple[Path, Path]) -> None:
-    edit(two[1], "plan", lambda plan: plan["trials"].append("0" * 16) if plan["stage"] == "confirm" else None)
+    edit(two[1], "round", lambda plan: plan["trials"].append("0" * 16) if plan["stage"] == "confirm" else None)
     assert difference(hptune, two)[0].endswith("cannot be said: not both are confirmed at full length")
     of_task(two[0], "one")
     of_task(two[1], "other", data="f2")

@@ -114,7 +114,7 @@ def test_each_line_says_one_thing(finished: Path) -> None:
     follower = Follower(Path("j"))
     for line in lines_of(finished):
         events = list(follower.take([line]))
-        expected = {"plan": ["plan"], "trial": ["trial"], "conclusion": ["conclusion"]}.get(kind(line), [])
+        expected = {"plan": ["plan"], "round": ["plan"], "trial": ["trial"], "conclusion": ["conclusion"]}.get(kind(line), [])
         assert [event.kind for event in events] == expected
     assert follower.state.size == (finished / "journal.jsonl").stat().st_size
 
@@ -257,11 +257,11 @@ def test_a_run_is_followed_until_it_ends(begun: tuple[Path, list[bytes]], capsys
 
     watched(run, written(), Console())
     lines = capsys.readouterr().out.splitlines()
-    said = {name: sum(kind(line) == name for line in rest) for name in ("plan", "trial", "conclusion")}
+    said = {name: sum(kind(line) == name for line in rest) for name in ("plan", "round", "trial", "conclusion")}
     assert len(lines) == 2 + sum(said.values()) + 3, "one line an event"
     assert lines[-3].endswith(", 6 stages concluded")
     assert lines[-2:] == ["next:", "  hptune show 'runs/made up'"]
-    assert sum(" trials planned" in line for line in lines) == said["plan"]
+    assert sum(" trials planned" in line for line in lines) == said["plan"] + said["round"]
     assert [line for line in lines if line.startswith("weight decay 0.001 goes on")]
 
 

@@ -22,7 +22,8 @@ from hptune.engine.numerics import first_numerics
 from hptune.engine.order import Order, pieces_of
 from hptune.engine.problem import open_problem
 from hptune.engine.ranks import Ranks
-from hptune.engine.sharing import shared
+from hptune.engine.sharing import data_key, shared
+from hptune.engine.shipping import Shipment, pack
 from hptune.engine.trainer import calibrated, run_trial
 from hptune.engine.training import Training, conditions
 from hptune.engine.worker import perform, planned
@@ -206,6 +207,31 @@ def test_a_calibration_times_the_parallel_step(code):
     assert 0 < found.seconds_per_step < math.inf
     assert 0 < found.seconds_per_evaluated_sample < math.inf
     assert (found.batch_size, found.micro_batch) == (32, None)
+
+
+class Overseas:
+    """A box that this process alone can open."""
+
+    def __init__(self, parcel):
+        self.parcel = parcel
+
+    def open(self):
+        return self.parcel
+
+    def __reduce__(self):
+        raise TypeError("it leads nowhere from another process")
+
+
+@pytest.mark.slow
+def test_ranks_reach_what_only_the_process_that_started_them_can(code):
+    config = own(code, executor=TWO)
+    problem = open_problem(config)
+    spec = spec_of(problem, steps=6)
+    shipment = Shipment(key=data_key(config), box=Overseas(pack(problem.parts)), identity=problem.task.identity)
+    expected = reproducible(perform((config, spec)))
+    close_all()  # ranks that have not opened the problem yet
+    assert reproducible(perform((config, spec, shipment))) == expected
+    assert (gang_of(spec.numerics).folder / shipment.key).exists()
 
 
 # ---- full trainings

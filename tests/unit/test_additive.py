@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hptune.analysis.additive import degrees_of_freedom, fit_additive
+from hptune.analysis.additive import SET_ASIDE_WEIGHT, components, degrees_of_freedom, fit_additive
 from hptune.analysis.quantiles import student, studentized_range
 
 GRID = [(candidate, seed) for candidate in range(3) for seed in range(4)]
@@ -59,6 +59,75 @@ def test_what_is_set_aside_moves_neither_noise_nor_seed_effects() -> None:
 def test_what_is_set_aside_settles_the_seeds_only_it_has_run() -> None:
     fit = fit_additive([(0, 0), (1, 0), (2, 0), (2, 1)], [1.0, 2.0, 5.0, 6.0], set_aside=frozenset({2}))
     np.testing.assert_allclose(fit.means, [1.5, 2.5, 5.5], rtol=1e-5)
+
+
+class Plain:
+    """The same fit as it stands in textbooks: one matrix of all cells by all effects, and its pseudoinverse."""
+
+    def __init__(self, cells: list[tuple[int, int]], y: np.ndarray, set_aside: frozenset[int]) -> None:
+        candidates = 1 + max(candidate for candidate, _ in cells)
+        column = {seed: candidates + i for i, seed in enumerate(sorted({seed for _, seed in cells}))}
+        x = np.zeros((len(cells), candidates + len(column)))
+        for row, (candidate, seed) in enumerate(cells):
+            x[row, candidate] = x[row, column[seed]] = 1.0
+        counts = np.array([candidate not in set_aside for candidate, _ in cells])
+        root = np.sqrt(np.where(counts, 1.0, SET_ASIDE_WEIGHT))
+        solve = np.linalg.pinv(root[:, None] * x, rcond=1e-9) * root
+        joined = np.linalg.matrix_power((x.T @ x > 0).astype(float), x.shape[1]) > 0  # effects that a chain of cells joins
+        mean = np.zeros((candidates, x.shape[1]))
+        for candidate in range(candidates):
+            seeds = [at for at in column.values() if joined[candidate, at]]
+            mean[candidate, candidate], mean[candidate, seeds] = 1.0, 1.0 / len(seeds)
+        weights = mean @ solve
+        residuals = (y - x @ solve @ y)[counts]
+        self.means, self.sum_squares = weights @ y, float(residuals @ residuals)
+        self.covariance, self.joined = weights @ weights.T, joined[:candidates, :candidates]
+
+
+def random_design(rng: np.random.Generator) -> tuple[list[tuple[int, int]], frozenset[int]]:
+    """Up to eight candidates on up to six seeds, a random part of the cells missing, a random part of the candidates set aside."""
+    ran = rng.random((int(rng.integers(1, 9)), int(rng.integers(1, 7)))) < rng.uniform(0.1, 1)
+    for row in ran:
+        row[rng.integers(len(row))] |= not row.any()
+    cells = [(int(candidate), 7 * int(seed)) for candidate, seed in zip(*np.nonzero(ran), strict=True)]
+    order = rng.permutation(len(cells)).tolist()
+    return [cells[i] for i in order], frozenset(i for i in range(len(ran)) if rng.random() < 0.3)
+
+
+def test_any_design_gives_what_the_plain_formulation_gives() -> None:
+    rng = np.random.default_rng(7)
+    seen = {"several components": 0, "a single cell": 0, "some set aside": 0, "all set aside": 0}
+    for _ in range(400):
+        cells, set_aside = random_design(rng)
+        y = rng.normal(size=len(cells))
+        fit, plain = fit_additive(cells, y.tolist(), set_aside=set_aside), Plain(cells, y, set_aside)
+        candidates = range(len(fit.means))
+        np.testing.assert_allclose(fit.means, plain.means, atol=1e-8)
+        assert fit.sum_squares == pytest.approx(plain.sum_squares, abs=1e-8)
+        np.testing.assert_allclose([fit.variance(i) for i in candidates], np.diag(plain.covariance), atol=1e-8)
+        for a in candidates:
+            for b in candidates:
+                expected = plain.covariance[a, a] + plain.covariance[b, b] - 2 * plain.covariance[a, b] if plain.joined[a, b] else math.inf
+                assert fit.variance_of_difference(a, b) == pytest.approx(expected, abs=1e-8)
+        seen["several components"] += len(set(fit.design.component)) > 1
+        seen["a single cell"] += len(cells) == 1
+        seen["some set aside"] += 0 < len(set_aside) < len(candidates)
+        seen["all set aside"] += len(set_aside) == len(candidates)
+    assert min(seen.values()) > 5, seen
+
+
+def test_no_array_of_a_design_is_larger_than_its_cells_times_its_seeds() -> None:
+    cells = [(candidate, seed) for candidate in range(300) for seed in range(4)]
+    found = fit_additive(cells, np.random.default_rng(0).normal(size=len(cells)).tolist(), set_aside=frozenset({5})).design
+    sizes = {name: np.size(getattr(found, name)) for name in found.__dataclass_fields__}
+    assert max(sizes.values()) == len(cells) * 4, sizes
+
+
+def test_long_chains_of_seeds_are_one_component() -> None:
+    chain = [cell for i in range(5000) for cell in ((i, i), (i, i + 1))]
+    labels = components((*chain[::-1], (5000, -1)))
+    assert len({labels[i] for i in range(5000)}) == 1
+    assert labels[5000] != labels[0]
 
 
 def test_no_cells_no_means() -> None:

@@ -15,7 +15,7 @@ from hptune import report
 from hptune.analysis.ranking import Row
 from hptune.analysis.recommendation import Conclusion
 from hptune.report import frames
-from hptune.report.charts import cost_figure, make_figures, stage_figures, styled, to_png, write_figures
+from hptune.report.charts import cost_figure, draw, make_figures, stage_figures, styled, together, write_figures
 from hptune.report.run import StageResult
 from hptune.store.layout import RunLayout
 
@@ -148,7 +148,7 @@ def test_every_figure_is_a_valid_specification(run: report.Run) -> None:
     assert len(names) == len(set(names))
     for own in figures.values():
         for figure in own:
-            assert styled(figure.chart).to_dict()["$schema"]
+            assert figure.spec == styled(figure.chart).to_dict(), "valid, so that altair says nothing"
             assert figure.title
             assert figure.caption.endswith(".")
 
@@ -167,7 +167,7 @@ def test_every_figure_is_a_valid_specification(run: report.Run) -> None:
 )
 def test_odd_data_draws_something_or_nothing_but_never_fails(found: Conclusion) -> None:
     for figure in stage_figures(_stage(found)):
-        assert to_png(figure.chart).startswith(PNG)
+        assert draw(figure.spec).startswith(PNG)
 
 
 def test_a_stage_without_a_trial_has_no_figures() -> None:
@@ -183,6 +183,22 @@ def test_figures_are_written_as_png(tmp_path: Path, run: report.Run) -> None:
         assert content.startswith(PNG)
         width = int.from_bytes(content[16:20], "big")
         assert width > 600
+
+
+def test_many_loss_curves_share_pictures_of_a_size_that_can_be_seen(
+    tmp_path: Path, run: report.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = tuple(run.stage(name) for name in ("momentum", "weight_decay", "refine"))
+    figures = [figure for own in make_figures(replace(run, stages=stages)).values() for figure in own if figure.name.endswith("_curves")]
+    assert [panel["title"] for panel in together(figures)["concat"]] == [figure.title for figure in figures]
+    drawn = draw(together(figures[:1])), draw(together(figures[:2]))
+    width, wider = (int.from_bytes(content[16:20], "big") for content in drawn)
+    assert wider > 1.8 * width, "beside each other"
+    monkeypatch.setattr("hptune.report.charts.PANELS", 2)
+    few = replace(run, layout=RunLayout(tmp_path / "a run"))
+    write_figures(few, {"": figures})
+    assert {path.name for path in few.layout.figures.iterdir()} == {"curves.png", "curves_2.png"}
+    assert draw(together(figures)) != draw(together(figures[::-1])), "each panel shows its own"
 
 
 def test_an_empty_run_has_no_cost(run: report.Run) -> None:

@@ -112,6 +112,22 @@ def test_the_first_record_of_a_trial_and_the_latest_plan_of_a_stage_count(path: 
     assert state.records[record().trial_id].val_loss == 0.5
 
 
+def test_a_round_adds_to_the_plan_of_its_stage(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append("plan", PLAN)
+        journal.append("plan", {"stage": "lr_range", "trials": ["x"]})
+        for after, trials in ((2, ["c"]), (3, ["d", "e"]), (4, ["f"])):
+            journal.append("round", {"stage": "momentum", "after": after, "trials": trials})
+    state = replay(path)
+    assert state.plans == journal.state.plans
+    assert state.plans["momentum"] == {**PLAN, "trials": ["a", "b", "c", "d", "f"]}, "another fifth trial takes the place of the first"
+    assert state.plans["lr_range"]["trials"] == ["x"]
+    assert PLAN["trials"] == ["a", "b"], "what was appended is not changed"
+    with Journal(path.parent / "another.jsonl") as journal:
+        journal.append("round", {"stage": "momentum", "after": 2, "trials": ["c"]})
+    assert journal.state.plans == {}, "its plan was damaged and left out"
+
+
 def test_the_stored_id_names_a_record(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(HEADER + json.dumps({"kind": "trial", **record(3).to_json(), "trial_id": "made by another version"}) + "\n")
@@ -186,6 +202,8 @@ def test_a_journal_that_was_just_begun_begins_again(path: Path, torn: str) -> No
         b'{"kind": "trial"}\n',
         b'{"kind": "trial", "trial_id": ["a"]}\n',
         b'{"kind": "plan", "knowledge": {}}\n',
+        b'{"kind": "round", "stage": "momentum", "trials": ["c"]}\n',
+        b'{"kind": "round", "stage": "momentum", "after": 2, "trials": 3}\n',
         b'{"kind": "header"}\n',
         b'{"kind": "clock", "x": "\xff"}\n',
         b"\x00\x00\x00\n",
@@ -354,8 +372,8 @@ def test_a_journal_without_checksums_is_read_and_goes_on_with_them(path: Path) -
 
 def flip(path: Path, line: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
-    middle = len(lines[line - 1]) // 2
-    lines[line - 1] = lines[line - 1][:middle] + bytes([lines[line - 1][middle] ^ 1]) + lines[line - 1][middle + 1 :]
+    at = len(lines[line - 1]) * 2 // 3  # in the header no digit of its minor version
+    lines[line - 1] = lines[line - 1][:at] + bytes([lines[line - 1][at] ^ 1]) + lines[line - 1][at + 1 :]
     path.write_bytes(b"".join(lines))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -83,6 +84,17 @@ def test_running_again_runs_nothing_and_writes_nothing(tmp_path: Path) -> None:
     assert again.asked == []
     assert not any(isinstance(e, TrialDone) for e in events)
     assert RunLayout(tmp_path / "r").journal.read_bytes() == before
+
+
+def test_a_round_journals_its_own_trials_alone(tmp_path: Path) -> None:
+    run_in(tmp_path / "r", Training(), experiment())
+    lines = [json.loads(line) for line in RunLayout(tmp_path / "r").journal.read_text().splitlines()]
+    plans, rounds = ([line for line in lines if line["kind"] == kind] for kind in ("plan", "round"))
+    assert [plan["stage"] for plan in plans] == list(enabled_stages(experiment())), "what a stage knows is written once"
+    assert len(rounds) > len(plans)
+    for name, plan in replay(RunLayout(tmp_path / "r").journal).plans.items():
+        written = [line["trials"] for line in (*plans, *rounds) if line["stage"] == name]
+        assert plan["trials"] == [trial for trials in written for trial in trials]
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9, 23, 40, 61])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 from hypothesis import given
@@ -168,6 +168,7 @@ def test_records_survive_json(record):
     back = TrialRecord.from_json(json.loads(json.dumps(record.to_json())))
     assert repr(back) == repr(record)  # unlike ==, repr holds NaN equal to NaN
     assert back.trial_id == record.trial_id == record.to_json()["trial_id"]
+    assert repr(record.to_json()) == repr({"trial_id": record.trial_id, **asdict(record)})
 
 
 def test_fields_of_a_later_version_are_ignored():
