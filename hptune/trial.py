@@ -239,7 +239,7 @@ def hashed_content(value: Any) -> dict[str, Any]:
     """A dataclass's fields by name, dataclasses in them likewise, without those `ADDED_LATER` that have their default."""
     return {
         name: hashed_content(own) if hasattr(own, "__dataclass_fields__") else own
-        for name, left_out in _left_out(type(value))
+        for name, left_out in _left_out(value.__class__)
         if (own := getattr(value, name)) != left_out
     }
 
