@@ -15,7 +15,17 @@ from hptune.executors.base import Failure
 from hptune.knowledge import Progress, seconds_per_short_run, stage_knowledge
 from hptune.running import Event, Remark, Run
 from hptune.stages import Knowledge
-from hptune.trial import STEPS_TIMED, Calibration, CalibrationRequest, Hyperparameters, Numerics, TrialRecord, content_hash, known_fields
+from hptune.trial import (
+    STEPS_TIMED,
+    Calibration,
+    CalibrationRequest,
+    Hyperparameters,
+    Numerics,
+    TrialRecord,
+    content_hash,
+    hashed_content,
+    known_fields,
+)
 
 WORTH_DOUBLING = 1.15  # times the steps per second of half as many workers: less is noise, and memory taken for nothing
 MOST_MEMORY = 0.9  # share of the device's
@@ -51,7 +61,7 @@ def seconds_per_run(run: Run) -> Generator[Event, None, float]:
 def calibration(run: Run, hyperparameters: Hyperparameters) -> Generator[Event, None, Calibration]:
     """What steps at this batch size cost, alone on the device. Raises StageError where they fail."""
     request = CalibrationRequest(hyperparameters=hyperparameters, numerics=run.task.numerics)
-    key = content_hash([run.task.task_id, asdict(request)])
+    key = content_hash([run.task.task_id, hashed_content(request)])
     if key not in run.journal.state.calibrations:
         yield Remark(text=f"measuring the speed of batch size {hyperparameters.batch_size}")
         for _, result in run.executor.map([run.item(request)]):

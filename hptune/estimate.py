@@ -118,14 +118,14 @@ def check(loaded: LoadedConfig) -> Check:
     from hptune.engine.memory import peak_memory
     from hptune.engine.problem import open_problem
     from hptune.engine.soundness import data_notes
-    from hptune.engine.trainer import calibrate
+    from hptune.engine.worker import measured
 
     experiment = loaded.experiment
     require(experiment.tracking)
     problem = open_problem(experiment)
     task = problem.task
     request = CalibrationRequest(hyperparameters=experiment.baseline_hyperparameters(), numerics=task.numerics)
-    calibration = calibrate(problem, request)
+    calibration = measured(experiment, request)
     section = experiment.executor
     _, workers = resolve(section.name, section.workers, task.numerics.device, threads=task.numerics.threads)
     stages = tuple(estimate_stages(experiment, task, calibration, workers))

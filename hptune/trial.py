@@ -18,6 +18,10 @@ from hptune.schedules import Schedule
 
 Status = Literal["completed", "diverged", "out_of_memory", "failed"]
 
+ADDED_LATER = {"added_later": True}
+"""Metadata of a field that a later version added to what is hashed. While it has its default it is left out of the hashed content, so
+that what earlier versions journalled keeps its id: the default must mean what was done before there was the field."""
+
 LARGEST = 1e100  # losses and metrics beyond are no results: their squares overflow, and no loss in float32 comes near
 
 
@@ -47,6 +51,8 @@ class Numerics:
 
     `device` is the type (`cpu`, `cuda`, `mps`), `device_model` its name; `threads` CPU threads of one trial; `micro_batch` samples
     per forward pass where a batch is accumulated in pieces (None: whole batches); `compiled`: forward and backward by `torch.compile`.
+    `replicas`: devices that train one network together, each on its rows of every batch (data parallel); `threads` and `micro_batch` are
+    then of each. `sync_batch_norm`: batch norm sees the rows of all of them, not its own alone.
     """
 
     device: str = "cpu"
@@ -56,10 +62,21 @@ class Numerics:
     channels_last: bool = False
     micro_batch: int | None = None
     compiled: bool = False
+    replicas: int = field(default=1, metadata=ADDED_LATER)
+    sync_batch_norm: bool = field(default=False, metadata=ADDED_LATER)
+
+    def share(self, batch_size: int) -> int:
+        """Samples of a batch that a replica takes, the largest share where they are uneven."""
+        return -(-batch_size // self.replicas)
+
+    def on_one_device(self) -> Numerics:
+        """The same without other replicas."""
+        return replace(self, replicas=1, sync_batch_norm=False)
 
     def for_batch(self, batch_size: int) -> Numerics:
-        """The same for trials of one batch size: without micro-batches where these hold the whole batch."""
-        return replace(self, micro_batch=None) if self.micro_batch is not None and self.micro_batch >= batch_size else self
+        """The same for trials of one batch size: without micro-batches where these hold a replica's whole share."""
+        whole = self.micro_batch is not None and self.micro_batch >= self.share(batch_size)
+        return replace(self, micro_batch=None) if whole else self
 
     def within(self, micro_batch: int | None) -> Numerics:
         """The same with passes of at most `micro_batch` samples; None is no limit."""
@@ -104,7 +121,7 @@ class TrialSpec:
 
     @property
     def trial_id(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON of all fields."""
+        """Sixteen hexadecimal digits of the SHA-256 of the canonical JSON of `hashed_content`."""
         return _identify(self)
 
     @property
@@ -212,13 +229,28 @@ def is_result(value: float) -> bool:
 
 @lru_cache(maxsize=2**16)
 def _identify(spec: TrialSpec) -> str:
-    return content_hash(_plain(spec))
+    return content_hash(hashed_content(spec))
 
 
 def _plain(value: Any) -> dict[str, Any]:
     """`asdict` for types whose tuples hold numbers alone: it copies nothing, which is what asdict takes its time for."""
     names = value.__dataclass_fields__
     return {name: _plain(own) if hasattr(own := getattr(value, name), "__dataclass_fields__") else own for name in names}
+
+
+def hashed_content(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, dataclasses in them likewise, without those `ADDED_LATER` that have their default."""
+    return {
+        name: hashed_content(own) if hasattr(own, "__dataclass_fields__") else own
+        for name, left_out in _left_out(value.__class__)
+        if (own := getattr(value, name)) != left_out
+    }
+
+
+@cache
+def _left_out(cls: type) -> tuple[tuple[str, object], ...]:
+    """Each field's name, with the value of which it is left out; any other has an object that equals nothing."""
+    return tuple((f.name, f.default if f.metadata == ADDED_LATER else object()) for f in fields(cls))
 
 
 def content_hash(content: object) -> str:

@@ -18,6 +18,8 @@ NUMERICS = {
     "channels_last": flag("memory format of images"),
     "micro_batch": whole("samples at once, where a batch is computed in pieces", null=True),
     "compiled": flag("by torch.compile"),
+    "replicas": whole("devices that train one network together"),
+    "sync_batch_norm": flag("batch norm sees the samples of all of them"),
 }
 ROW: Schema = {
     **thing(

@@ -133,6 +133,8 @@ def numerics(settled: Numerics) -> str:
             settled.precision,
             *(["channels-last"] if settled.channels_last else []),
             *(["compiled"] if settled.compiled else []),
+            *([f"{settled.replicas} devices a trial"] if settled.replicas > 1 else []),
+            *(["batch norm over all of them"] if settled.sync_batch_norm else []),
             *([f"{settled.threads} CPU threads a trial"] if settled.threads > 1 else []),
             *([f"at most {settled.micro_batch} samples at once"] if settled.micro_batch is not None else []),
         ]

@@ -122,9 +122,10 @@ class ExecutorSection(Section):
     """Where and how trials run.
 
     `heartbeat`: a worker process that gives no sign of life for so long is replaced. `threads`, `micro_batch` and `compile` change how
-    numbers are rounded, so they belong to a trial; `auto` is by a fixed rule. `address`, `cpus_per_trial` and `gpus_per_trial` are for
-    Ray: the cluster (auto: the one this machine belongs to, or else one on this machine), and what a trial takes of it (auto: a CPU for
-    each thread; a GPU where there are any); fractions of a GPU are trials that share one.
+    numbers are rounded, so they belong to a trial; `auto` is by a fixed rule. So do `devices_per_trial`, which train one network together,
+    each on its rows of every batch, and `sync_batch_norm`, with which batch norm then sees the whole batch. `address`, `cpus_per_trial` and
+    `gpus_per_trial` are for Ray: the cluster (auto: the one this machine belongs to, or else one on this machine), and what a trial takes
+    of it (auto: a CPU for each thread; a GPU where there are any); fractions of a GPU are trials that share one.
     """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
@@ -136,6 +137,8 @@ class ExecutorSection(Section):
     threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"
+    devices_per_trial: Annotated[int, Field(ge=1, le=1000)] = 1
+    sync_batch_norm: bool = False
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -10,8 +11,22 @@ from torch.nn.functional import pad
 
 from hptune.errors import ConfigError
 
-Augment = Callable[[Tensor, Generator], Tensor]
-"""`(images, generator) -> images`: float images (samples, channels, height, width), each drawn for on its own."""
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A source of draws for a batch of `size` images of which those at hand are some, from number `start` on.
+
+    It draws for the whole batch, so that an image gets the same numbers whoever augments it.
+    """
+
+    generator: Generator
+    start: int
+    size: int
+
+
+Source = Generator | Rows
+Augment = Callable[[Tensor, Source], Tensor]
+"""`(images, source) -> images`: float images (samples, channels, height, width), each drawn for on its own."""
 
 
 def make_augment(words: Sequence[str]) -> Augment | None:
@@ -26,11 +41,11 @@ def make_augment(words: Sequence[str]) -> Augment | None:
         return None
     steps = [_step(word) for word in words]
 
-    def augment(images: Tensor, generator: Generator) -> Tensor:
+    def augment(images: Tensor, source: Source) -> Tensor:
         if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
             raise ConfigError("augmentation needs images, but the model's input is something else: leave it out", key="data.augment")
         for step in steps:
-            images = step(images, generator)
+            images = step(images, source)
         return images
 
     return augment
@@ -41,43 +56,44 @@ def _step(word: str) -> Augment:
     if name == "flip":
         return flip
     kinds = {"crop": crop, "cutout": cutout}
-    return lambda images, generator: kinds[name](images, generator, int(amount))
+    return lambda images, source: kinds[name](images, source, int(amount))
 
 
-def flip(images: Tensor, generator: Generator) -> Tensor:
+def flip(images: Tensor, source: Source) -> Tensor:
     """Mirror each image left to right with probability one half."""
-    chosen = _draw(images, generator, 2).bool()
+    chosen = _draw(images, source, 2).bool()
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
-def crop(images: Tensor, generator: Generator, padding: int) -> Tensor:
+def crop(images: Tensor, source: Source, padding: int) -> Tensor:
     """Pad each image by `padding` reflected pixels on all sides and cut its size out at a random place."""
     height, width = images.shape[-2:]
     if padding >= min(height, width):
         raise ConfigError(f"crop:{padding} reflects {padding} pixels, but images are {height}×{width}: use less", key="data.augment")
     padded = pad(images, (padding,) * 4, mode="reflect")
-    rows = _draw(images, generator, 2 * padding + 1)[:, None] + torch.arange(height, device=images.device)
-    columns = _draw(images, generator, 2 * padding + 1)[:, None] + torch.arange(width, device=images.device)
+    rows = _draw(images, source, 2 * padding + 1)[:, None] + torch.arange(height, device=images.device)
+    columns = _draw(images, source, 2 * padding + 1)[:, None] + torch.arange(width, device=images.device)
     samples, channels = images.shape[:2]
     cut = padded.gather(2, rows[:, None, :, None].expand(samples, channels, height, padded.shape[-1]))
     return cut.gather(3, columns[:, None, None, :].expand(samples, channels, height, width))
 
 
-def cutout(images: Tensor, generator: Generator, size: int) -> Tensor:
+def cutout(images: Tensor, source: Source, size: int) -> Tensor:
     """Set a square of `size` pixels around a random pixel of each image to 0."""
     height, width = images.shape[-2:]
     if size >= min(height, width):
         raise ConfigError(f"cutout:{size} would blank whole images of {height}×{width}: use less", key="data.augment")
     inside = []
     for length in (height, width):
-        start = _draw(images, generator, length)[:, None] - size // 2
+        start = _draw(images, source, length)[:, None] - size // 2
         at = torch.arange(length, device=images.device)
         inside.append((at >= start) & (at < start + size))
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.masked_fill(square, 0.0)
 
 
-def _draw(images: Tensor, generator: Generator, below: int) -> Tensor:
+def _draw(images: Tensor, source: Source, below: int) -> Tensor:
     """One integer in [0, below) for each image, on the images' device."""
-    drawn = torch.randint(below, (len(images),), generator=generator, device=generator.device)
+    rows = source if isinstance(source, Rows) else Rows(source, 0, len(images))
+    drawn = torch.randint(below, (rows.size,), generator=rows.generator, device=rows.generator.device)[rows.start :][: len(images)]
     return drawn.to(images.device, non_blocking=True)

@@ -159,7 +159,7 @@ class _Pieces:
 
 def _spec(problem: Problem, batch_size: int) -> TrialSpec:
     own = problem.experiment.baseline_hyperparameters().but(lr=LR, batch_size=batch_size)
-    return timing_spec(problem, own, problem.task.numerics.for_batch(batch_size), steps=MOST_STEPS)
+    return timing_spec(problem, own, problem.task.numerics.on_one_device().for_batch(batch_size), steps=MOST_STEPS)
 
 
 def _measured(problem: Problem, spec: TrialSpec, seconds: float) -> Speed:

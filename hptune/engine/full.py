@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hptune.config.schema import Experiment
 from hptune.engine.checkpoint import Checkpoints, write_tensors
+from hptune.engine.gang import Post, gang_of
+from hptune.engine.ranks import in_a_gang
+from hptune.engine.sharing import Handle, shared
 from hptune.engine.trainer import guarded
 from hptune.engine.training import Training
+from hptune.engine.worker import as_rank, outcome_of, planned
 from hptune.engine.workload import Problem
+from hptune.errors import RunDirectoryError
 from hptune.trial import TrialOutcome, TrialSpec
 
 SAVING_SHARE = 0.05  # of the time; short epochs pass without a checkpoint
@@ -49,7 +56,12 @@ def train_full(
     end. On the CPU a continued training gives the same bits as one that was never stopped. The outcome is as `run_trial`'s; the
     weights are saved after the last step, not after divergence. Once `stop` says so, the step at hand is finished, a checkpoint saved
     and KeyboardInterrupt raised. Raises RunDirectoryError where a file cannot be written.
+
+    On several devices a gang of processes does all this, stopping at the next check of the spec instead; `progress` and `stop` are
+    called in this one.
     """
+    if spec.numerics.replicas > 1 and not in_a_gang():
+        return _trained_by_a_gang(problem, spec, (checkpoints, weights, every), progress or (lambda _: None), stop)
     saved = Checkpoints(checkpoints, spec.trial_id)
     report = progress or (lambda _: None)
 
@@ -60,7 +72,7 @@ def train_full(
             if stop():  # an interrupt from the keyboard ends data loaders as well: that is no failure of the training
                 raise KeyboardInterrupt from None
             raise
-        if not training.diverged:
+        if training.ranks.first and not training.diverged:
             if broken := [name for name, p in training.model.named_parameters() if not bool(p.isfinite().all())]:
                 note = f"the weights hold NaN or infinite values, though the loss is finite: {', '.join(broken[:3])}"
                 report(_progress(training, (note,)))
@@ -69,10 +81,39 @@ def train_full(
     return guarded(problem, spec, train)
 
 
+def _trained_by_a_gang(
+    problem: Problem,
+    spec: TrialSpec,
+    files: tuple[Path, Path, int | None],
+    progress: Callable[[Progress], None],
+    stop: Callable[[], bool],
+) -> TrialOutcome:
+    with shared(problem) as (_, handle):
+        gang = gang_of(spec.numerics)
+        return outcome_of(spec, lambda: gang.call(_train_as_rank, problem.experiment, spec, files, handle, progress=progress, stop=stop))
+
+
+def _train_as_rank(post: Post, experiment: Experiment, spec: TrialSpec, files: tuple[Path, Path, int | None], handle: Handle | None) -> Any:
+    checkpoints, weights, every = files
+    outcome = train_full(
+        planned(experiment, spec, handle),
+        spec,
+        checkpoints=checkpoints,
+        weights=weights,
+        every=every,
+        progress=post.progress,
+        stop=post.asked,
+    )
+    return as_rank(outcome)
+
+
 def _train(
     training: Training, saved: Checkpoints, every: int | None, progress: Callable[[Progress], None], stop: Callable[[], bool]
 ) -> None:
+    ranks = training.ranks
     state, notes = saved.newest()
+    if len(set(ranks.everyone(state["done"] if state is not None else 0))) > 1:
+        raise RunDirectoryError("the checkpoints read differently in the processes that train: give the same command again")
     if state is not None:
         training.restore(state)
         notes = (*notes, f"continuing after step {training.done} of {training.spec.steps}")
@@ -81,15 +122,23 @@ def _train(
     marks = {*range(0, steps, every or training.steps_per_epoch), steps}
     cost, latest = 0.0, time.perf_counter()
     for done in training.run(marks, stop):
-        if done < steps and stop():
-            saved.save(done, training.state())
+        if done < steps and ranks.agree(stop()):
+            _save(training, saved)
             raise KeyboardInterrupt
         progress(_progress(training))
         began = time.perf_counter()
-        if done == steps or (done in marks and (every is not None or cost <= SAVING_SHARE * (began - latest))):
-            saved.save(done, training.state())
+        due = every is not None or done == steps or cost <= SAVING_SHARE * (began - latest)
+        if done in marks and ranks.agree(due):
+            _save(training, saved)
             latest = time.perf_counter()
             cost = latest - began
+
+
+def _save(training: Training, saved: Checkpoints) -> None:
+    """Save a checkpoint; of several ranks all say what belongs into it, and the first one writes."""
+    state = training.state()
+    if training.ranks.first:
+        saved.save(training.done, state)
 
 
 def _progress(training: Training, notes: tuple[str, ...] = ()) -> Progress:

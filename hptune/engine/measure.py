@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hptune.engine.losses import RunningMean
-from hptune.engine.metrics import Meter
+from hptune.engine.metrics import Meter, on_cpu
 from hptune.engine.models import frozen_modules
 from hptune.engine.numerics import autocast
 from hptune.engine.parts import Part
 from hptune.engine.randomness import seeded
+from hptune.engine.ranks import ranks_of
 from hptune.engine.workload import Problem
 from hptune.pulse import PULSE
 from hptune.trial import Numerics
@@ -38,7 +40,8 @@ def measure(
 ) -> Measurement:
     """Measure `model` in eval mode on `part`, or on `limit` of its samples at even distances, always the same ones.
 
-    The ragged last batch counts. Training mode and random state are as before.
+    The ragged last batch counts. Training mode and random state are as before. Several ranks take every so many-th batch each, all with
+    the first one's buffers; what they see is put together in order, as if one had seen it all, and the first one's result is that of all.
     """
     chosen = chosen_samples(len(part), limit)
     at_once = min(problem.evaluation_batch, numerics.micro_batch or problem.evaluation_batch)
@@ -47,16 +50,25 @@ def measure(
         (mean, piece) for mean, block in zip(means, chosen.tensor_split(len(means)), strict=True) for piece in torch.split(block, at_once)
     ]
     meter = Meter(problem.metric)
-    with _evaluating(problem, model), autocast(numerics), closing(part.feed([piece for _, piece in pieces], 0)) as feed:
-        for (mean, piece), batch in zip(pieces, feed, strict=True):
+    ranks = ranks_of(numerics)
+    ranks.share_buffers(model)
+    own = ranks.own([piece for _, piece in pieces])
+    seen: list[tuple[Tensor, Any]] = []
+    with _evaluating(problem, model), autocast(numerics), closing(part.feed(own, 0)) as feed:
+        for _, batch in zip(own, feed, strict=True):
             PULSE.beat()
             loss, output, target = problem.forward(model, batch, numerics)
-            mean.add(loss, len(piece))
-            meter.add(output, target, len(piece))
-        metric = meter.value()
-    losses = tuple(mean.value() for mean in means)
-    total = _sum([loss * mean.samples for loss, mean in zip(losses, means, strict=True)])
-    return Measurement(total / len(chosen), metric, losses)
+            seen.append((loss, meter.seen(output, target)))
+        found = ranks.put_together(seen if ranks.size == 1 else on_cpu(seen))
+        measurement = Measurement(math.nan, math.nan, ())
+        if found is not None:
+            for (mean, piece), (loss, of_metric) in zip(pieces, found, strict=True):
+                mean.add(loss, len(piece))
+                meter.take(of_metric, len(piece))
+            losses = tuple(mean.value() for mean in means)
+            total = _sum([loss * mean.samples for loss, mean in zip(losses, means, strict=True)])
+            measurement = Measurement(total / len(chosen), meter.value(), losses)
+    return ranks.from_first(measurement)
 
 
 def _sum(values: list[float]) -> float:

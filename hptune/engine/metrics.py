@@ -55,10 +55,18 @@ class Meter:
 
     def add(self, output: Any, target: Any, samples: int) -> None:
         """Take in the outputs and targets of a batch."""
+        self.take(self.seen(output, target), samples)
+
+    def seen(self, output: Any, target: Any) -> Any:
+        """What is to be known of a batch: its metric, on its device, or else all there is, on the CPU. `take` takes it in."""
+        return self._metric(output, target) if self._metric.averages else (on_cpu(output), on_cpu(target))
+
+    def take(self, seen: Any, samples: int) -> None:
+        """Take in what `seen` returned for a batch, in this process or another."""
         if self._metric.averages:
-            self._mean.add(self._metric(output, target), samples)
+            self._mean.add(seen, samples)
         else:
-            self._batches.append((_on_cpu(output), _on_cpu(target), samples))
+            self._batches.append((*seen, samples))
 
     def value(self) -> float:
         """Return the metric of all that was added; NaN before the first batch."""
@@ -115,13 +123,14 @@ def _from_target(name: str, function: Callable[..., Any]) -> Callable[[Any, Any]
     return metric
 
 
-def _on_cpu(value: Any) -> Any:
+def on_cpu(value: Any) -> Any:
+    """The tensors inside tuples, lists and dicts, in main memory and without what they were computed from."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, tuple | list):
-        return tuple(map(_on_cpu, value))
+        return tuple(map(on_cpu, value))
     if isinstance(value, dict):
-        return {key: _on_cpu(entry) for key, entry in value.items()}
+        return {key: on_cpu(entry) for key, entry in value.items()}
     return value
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from hptune.config.schema import Experiment
+from hptune.config.sections import ExecutorSection
 from hptune.cores import available_cores
+from hptune.engine.ranks import in_a_gang
 from hptune.errors import ConfigError
 from hptune.trial import Numerics
 
@@ -78,6 +81,7 @@ def first_numerics(experiment: Experiment, device: torch.device, model: nn.Modul
     Precision `auto` is bf16 where it pays: on CUDA with native bf16, and for convolutional nets on CPUs with bf16 instructions; fp32
     elsewhere. Convolutional nets are channels-last on CUDA and in bf16; in fp32 on a CPU too, but for wide convolutions.
     """
+    _check_devices(experiment, device)
     kernels = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)]
     if experiment.precision == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 is for CUDA devices: use bf16, fp32 or auto on a CPU", key="precision")
@@ -91,6 +95,8 @@ def first_numerics(experiment: Experiment, device: torch.device, model: nn.Modul
         threads=section.threads if isinstance(section.threads, int) else 1,
         channels_last=bool(kernels) and (device.type == "cuda" or fast_on_cpu),
         micro_batch=section.micro_batch if isinstance(section.micro_batch, int) else None,
+        replicas=section.devices_per_trial,
+        sync_batch_norm=_syncs_batch_norm(section, device, model),
     )
 
 
@@ -102,8 +108,8 @@ def for_cost(numerics: Numerics, experiment: Experiment, *, flops: int, train_sa
     section = experiment.executor
     threads, compiled = numerics.threads, section.compile is True
     if section.threads == "auto" and numerics.device == "cpu":
-        of_a_step = flops * experiment.baseline_hyperparameters().batch_size
-        threads = max(1, min(of_a_step // FLOPS_OF_A_THREAD, available_cores(), MOST_THREADS))
+        of_a_step = flops * numerics.share(experiment.baseline_hyperparameters().batch_size)
+        threads = max(1, min(of_a_step // FLOPS_OF_A_THREAD, available_cores() // numerics.replicas, MOST_THREADS))
     if section.compile == "auto" and numerics.device == "cuda":
         compiled = flops * train_samples * _planned_epochs(experiment) >= FLOPS_WORTH_COMPILING * _shapes(experiment)
     return replace(numerics, threads=threads, compiled=compiled)
@@ -120,6 +126,30 @@ def _shapes(experiment: Experiment) -> int:
     """How many batch sizes will be compiled for."""
     sizes = {experiment.baseline_hyperparameters().batch_size}
     return len(sizes | set(experiment.stages.batch_size.values if experiment.stages.batch_size else ()))
+
+
+def _check_devices(experiment: Experiment, device: torch.device) -> None:
+    """Raise ConfigError where a trial cannot have `executor.devices_per_trial` devices. A rank sees its own only."""
+    wanted, key = experiment.executor.devices_per_trial, "executor.devices_per_trial"
+    if wanted == 1 or in_a_gang():
+        return
+    if device.type not in ("cpu", "cuda") or not dist.is_available():
+        raise ConfigError(f"{wanted} devices for one trial: this torch can do that on cuda and cpu, and not on {device.type}", key=key)
+    if device.type == "cuda":
+        there = torch.cuda.device_count()
+        if wanted > there:
+            raise ConfigError(f"{wanted} is more than the {there} CUDA device{'s' if there > 1 else ''} that can be used here", key=key)
+        if experiment.device.startswith("cuda:"):
+            raise ConfigError(f"{experiment.device} is one device, and a trial is to have {wanted}: use cuda", key="device")
+
+
+def _syncs_batch_norm(section: ExecutorSection, device: torch.device, model: nn.Module) -> bool:
+    """Whether batch norm is to see the samples of all devices; without several, or without batch norm, there is nothing to do."""
+    if not section.sync_batch_norm or section.devices_per_trial == 1:
+        return False
+    if device.type != "cuda":
+        raise ConfigError("batch norm over several devices is for CUDA: leave it out on a CPU", key="executor.sync_batch_norm")
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def device_model(device: torch.device) -> str:

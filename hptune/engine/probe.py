@@ -15,6 +15,7 @@ from hptune.engine.flops import count_flops
 from hptune.engine.measure import Measurement, measure, set_training
 from hptune.engine.memory import free_memory, is_out_of_memory
 from hptune.engine.numerics import autocast, for_cost, in_force
+from hptune.engine.order import whole
 from hptune.engine.program import capturable, rig_for
 from hptune.engine.randomness import generator, seeded
 from hptune.engine.targets import user_code
@@ -40,8 +41,9 @@ def probe(problem: Problem) -> Settled:
     contiguous ones; where it cannot be compiled, the plain step. Raises ConfigError, DataError or UserCodeError where sizes, shapes,
     types or values do not fit together.
     """
-    size = _batch_size(problem)
-    numerics, notes = problem.task.numerics, list[str]()
+    settled = problem.task.numerics
+    size = settled.share(_batch_size(problem))  # of one device, which is tried as if it were alone
+    numerics, notes = settled.on_one_device(), list[str]()
     while True:
         try:
             flops, measured = _first_step(problem, numerics, size)
@@ -61,18 +63,23 @@ def probe(problem: Problem) -> Settled:
     if capturable(problem, numerics):
         _engine_step(problem, numerics, size)
         notes += [f"steps are launched one by one, not replayed: {problem.kept.refusal}"] if problem.kept.refusal else []
+    numerics = replace(numerics, replicas=settled.replicas, sync_batch_norm=settled.sync_batch_norm)
     return Settled(numerics=numerics, flops=flops, notes=tuple(notes))
 
 
 def _batch_size(problem: Problem) -> int:
-    """The largest batch size that the config trains at by itself, once all are known to fit the training part."""
-    experiment, samples = problem.experiment, len(problem.parts.train)
+    """The largest batch size that the config trains at by itself, once all are known to fit the training part and the devices."""
+    experiment, samples, devices = problem.experiment, len(problem.parts.train), problem.task.numerics.replicas
     sizes = {"baseline": experiment.baseline_hyperparameters().batch_size}
     if experiment.hyperparameters is not None:
         sizes["hyperparameters"] = experiment.hyperparameters.batch_size
     for block, size in sizes.items():
         if size > samples:
             raise ConfigError(f"{size} is more than the {samples} training samples: use at most {samples}", key=f"{block}.batch_size")
+        if size < devices:
+            raise ConfigError(
+                f"{size} samples leave some of {devices} devices without any: use at least {devices}", key=f"{block}.batch_size"
+            )
     return max(sizes.values())
 
 
@@ -132,7 +139,7 @@ def _engine_step(problem: Problem, numerics: Numerics, size: int) -> None:
         rig, program = rig_for(problem, size, numerics)
         if program is None:
             at_once = min(size, numerics.micro_batch or size)
-            rig.step([(problem.parts.train.take(torch.arange(at_once)), 1.0)], 0.0, 0.0, 0.0)
+            rig.step([(problem.parts.train.take(torch.arange(at_once)), whole(at_once))], 0.0, 0.0, 0.0)
 
 
 def _check_step(problem: Problem, model: nn.Module, numerics: Numerics, size: int) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hptune.engine.memory import free_memory, is_out_of_memory
+from hptune.engine.order import pieces_of
 from hptune.engine.parts import TensorPart
 from hptune.engine.randomness import seed_all, seeded
 from hptune.engine.rig import Rig, tensors
@@ -61,9 +62,10 @@ def rig_for(problem: Problem, batch_size: int, numerics: Numerics) -> tuple[Rig,
 
 
 def capturable(problem: Problem, numerics: Numerics) -> bool:
-    """Whether steps may become a program at all: on CUDA, with data that live there, and no look at the gradients from the host."""
+    """Whether steps may become a program at all: on one CUDA device, with data there, and no look at the gradients from the host."""
     resident = isinstance(problem.parts.train, TensorPart) and problem.parts.train.resident
-    return problem.device.type == "cuda" and resident and problem.step is None and numerics.precision != "fp16"
+    one = problem.device.type == "cuda" and numerics.replicas == 1
+    return one and resident and problem.step is None and numerics.precision != "fp16"
 
 
 def _program_for(problem: Problem, batch_size: int, numerics: Numerics) -> Program | None:
@@ -94,7 +96,7 @@ class Program:
 
     def __init__(self, problem: Problem, batch_size: int, numerics: Numerics, record: Recorder) -> None:
         self._problem, self._batch_size = problem, batch_size
-        self._piece = numerics.micro_batch or batch_size
+        self._pieces = pieces_of(batch_size, numerics.micro_batch)
         self.rig = Rig(problem, problem.fresh_model(numerics), numerics)
         device = problem.device
         spread = torch.arange(CHUNK * batch_size, device=device) % len(problem.parts.train)
@@ -128,7 +130,7 @@ class Program:
         indices = self._indices.index_select(0, self._at).squeeze(0)
         lr, momentum = self._rates.index_select(1, self._at).squeeze(1).unbind()
         train = self._problem.parts.train
-        pieces = ((train.take(piece), len(piece) / self._batch_size) for piece in torch.split(indices, self._piece))
+        pieces = ((train.take(indices[piece.start : piece.stop]), piece) for piece in self._pieces)
         loss = self.rig.step(pieces, lr, momentum, self._weight_decay)
         assert loss is not None
         self._losses.index_copy_(0, self._at, loss.float().reshape(1))

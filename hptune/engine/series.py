@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hptune.analysis.wording import format_number
+from hptune.engine.ranks import ALONE, Ranks
 from hptune.schedules import Table
 from hptune.trial import Curve, CurveSummary, StopRule
 
@@ -29,25 +30,33 @@ class Evaluation:
 
 
 class Series:
-    """Training losses of each step, kept on the device until they are asked for, and evaluations."""
+    """Training losses of each step, kept on the device until they are asked for, and evaluations.
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    Of several ranks each keeps numbers whose mean is the loss; all ask for as many steps at the same time.
+    """
+
+    def __init__(self, steps: int, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.on_device = torch.zeros(steps, device=device)
         self.evaluations: list[Evaluation] = []
         self._losses = np.zeros(0)
+
+    @property
+    def read(self) -> int:
+        """Steps whose losses have been asked for."""
+        return len(self._losses)
 
     def losses(self, done: int) -> NDArray[np.float64]:
         """Return the losses of the first `done` steps; those not read yet are read in one transfer."""
         known = len(self._losses)
         if done > known:
-            new = self.on_device[known:done].cpu().numpy().astype(np.float64)
+            new = self._ranks.sum(self.on_device[known:done]).cpu().numpy().astype(np.float64) / self._ranks.size
             self._losses = np.concatenate([self._losses, new])
         return self._losses[:done]
 
     def restore(self, losses: torch.Tensor, evaluations: list[Evaluation]) -> None:
         """Begin with these losses, of as many steps, and evaluations."""
-        self.on_device[: len(losses)] = losses.to(self.on_device.device)
-        self._losses, self.evaluations = np.zeros(0), list(evaluations)
+        self._losses, self.evaluations = losses.numpy().astype(np.float64), list(evaluations)
 
     def diverged(self, done: int, rule: StopRule, batch_size: int) -> bool:
         """Whether `rule` ends the training after `done` steps."""

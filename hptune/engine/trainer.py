@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from hptune.engine.measure import TEST_BLOCKS, Measurement, measure
 from hptune.engine.memory import free_memory, is_lost, is_out_of_memory, share_in_use
+from hptune.engine.ranks import PeerLostError, is_peer_lost
 from hptune.engine.targets import blamed_line
 from hptune.engine.training import Training, conditions
 from hptune.engine.workload import Problem
@@ -57,7 +58,7 @@ def guarded(problem: Problem, spec: TrialSpec, train: Callable[[Training], objec
     """Make the training of `spec`, have `train` bring it to its end, measure the test part, and tell what happened.
 
     A RunDirectoryError of `train` passes: it is about files, not about the training. Raises DeviceLostError where nothing more can be
-    computed in this process.
+    computed in this process, PeerLostError where another rank is gone.
     """
     attempt = _Attempt()
     status, error = _attempted(problem, spec, attempt, train)
@@ -74,25 +75,39 @@ def calibrate(problem: Problem, request: CalibrationRequest) -> Calibration:
     Where the batch does not fit into memory, half of it is tried at a time, and so on; both are infinite where not even one sample
     fits. Raises what the user's code raises.
     """
-    size = request.hyperparameters.batch_size
-    numerics = request.numerics.for_batch(size)
-    share = 0.0
-    while True:
+
+    def attempt(numerics: Numerics) -> Calibration | None:
         try:
-            per_step, per_sample = _timings(problem, request, numerics)
-            share = share_in_use(problem.device)
-            break
+            return timed(problem, replace(request, numerics=numerics))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         _make_room(problem)
-        if numerics.micro_batch == 1 or size == 1:
-            per_step = per_sample = math.inf
-            break
-        numerics = replace(numerics, micro_batch=-(-(numerics.micro_batch or size) // 2))
+        return None
+
+    return calibrated(request, attempt)
+
+
+def calibrated(request: CalibrationRequest, attempt: Callable[[Numerics], Calibration | None]) -> Calibration:
+    """What `attempt` finds with passes of as many samples as fit into memory: it returns None where they do not."""
+    size = request.hyperparameters.batch_size
+    numerics = request.numerics.for_batch(size)
+    while (found := attempt(numerics)) is None:
+        at_once = numerics.micro_batch or numerics.share(size)
+        if at_once == 1:
+            return Calibration(
+                batch_size=size, seconds_per_step=math.inf, seconds_per_evaluated_sample=math.inf, micro_batch=numerics.micro_batch
+            )  # fmt: skip
+        numerics = replace(numerics, micro_batch=-(-at_once // 2))
+    return found
+
+
+def timed(problem: Problem, request: CalibrationRequest) -> Calibration:
+    """Measure with the numerics of `request` as they are. Raises what lack of memory raises, and the user's code."""
+    per_step, per_sample = _timings(problem, request)
     return Calibration(
-        batch_size=size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample, micro_batch=numerics.micro_batch,
-        memory_share=share,
+        batch_size=request.hyperparameters.batch_size, seconds_per_step=per_step, seconds_per_evaluated_sample=per_sample,
+        micro_batch=request.numerics.micro_batch, memory_share=share_in_use(problem.device),
     )  # fmt: skip
 
 
@@ -123,6 +138,8 @@ def _attempted(problem: Problem, spec: TrialSpec, attempt: _Attempt, train: Call
     except RunDirectoryError:
         raise
     except (Exception, SystemExit) as error:
+        if is_peer_lost(error):
+            raise PeerLostError(describe_error(error)) from error
         if is_lost(error, problem.device):
             raise DeviceLostError(f"{describe_error(error)}; nothing more can be computed on this device in this process") from error
         return ("out_of_memory" if is_out_of_memory(error) else "failed"), describe_error(error)
@@ -134,7 +151,7 @@ def _outcome(problem: Problem, spec: TrialSpec, attempt: _Attempt, status: Statu
     training = attempt.training
     if training is None:
         return TrialOutcome(bare, Curve({"step": []}))
-    series, done = training.series, training.done
+    series, done = training.series, training.told
     losses = [e.loss for e in series.evaluations if math.isfinite(e.loss)]
     metrics = [e.metric for e in series.evaluations if math.isfinite(e.metric)]
     best = max if problem.experiment.metric.larger_is_better else min
@@ -166,7 +183,8 @@ def timing_spec(problem: Problem, own: Hyperparameters, numerics: Numerics, *, s
     )  # fmt: skip
 
 
-def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) -> tuple[float, float]:
+def _timings(problem: Problem, request: CalibrationRequest) -> tuple[float, float]:
+    numerics = request.numerics
     spec = timing_spec(problem, request.hyperparameters, numerics, steps=WARM_UP_STEPS + request.steps + STEPS_BETWEEN_LOOKS)
     with conditions(problem, spec), closing(Training(problem, spec)) as training:
         training.advance(WARM_UP_STEPS)
@@ -176,7 +194,7 @@ def _timings(problem: Problem, request: CalibrationRequest, numerics: Numerics) 
             before = training.seconds
             training.advance(block)
             each.append((training.seconds - before) / block)
-        samples = min(len(problem.parts.val), problem.evaluation_batch)
+        samples = min(len(problem.parts.val), problem.evaluation_batch * numerics.replicas)
         evaluations = []
         for _ in range(1 + EVALUATIONS_TIMED):
             began = time.perf_counter()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hptune.config.schema import Experiment
-from hptune.engine.augment import Augment
+from hptune.engine.augment import Augment, Source
 from hptune.engine.losses import Loss
 from hptune.engine.metrics import MetricFunction
 from hptune.engine.parts import Parts
@@ -57,14 +57,16 @@ class Problem:
     def fresh_model(self, numerics: Numerics) -> nn.Module:
         """Return an untrained network on the device, its weights drawn from torch's global random state."""
         model = self.make_model().to(self.device)
+        if numerics.sync_batch_norm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model.to(memory_format=torch.channels_last) if numerics.channels_last else model
 
-    def augmented(self, batch: Any, generator: torch.Generator) -> Any:
+    def augmented(self, batch: Any, source: Source) -> Any:
         """Return a training batch with its images augmented."""
         if self.augment is None:
             return batch
         images, target = as_pair(batch)
-        return self.augment(images, generator), target
+        return self.augment(images, source), target
 
     def forward(self, model: nn.Module, batch: Any, numerics: Numerics) -> tuple[Tensor, Any, Any]:
         """Return mean loss, output and target of a batch.

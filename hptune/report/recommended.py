@@ -15,6 +15,8 @@ from hptune.report.run import Run
 from hptune.store.layout import write_atomic
 
 SUFFIX = "-recommended"
+OF_A_TRIAL = {"threads", "micro_batch", "compile", "devices_per_trial", "sync_batch_norm"}
+"""Keys of the executor's section that change how a trial's numbers are rounded."""
 
 
 def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation, destination: Path) -> str:
@@ -23,9 +25,9 @@ def recommended_config_text(loaded: LoadedConfig, recommendation: Recommendation
     It has a name of its own, so that what is run from it does not land in the directory of the search, and names no executor:
     where the search ran changes nothing. What belongs to its trials' numerics stays.
     """
-    section = loaded.experiment.executor
+    executor = loaded.experiment.executor.model_dump(include=OF_A_TRIAL)
     return dump_config(
-        with_value(loaded, "executor", {"threads": section.threads, "micro_batch": section.micro_batch, "compile": section.compile}),
+        with_value(loaded, "executor", executor),
         destination,
         name=recommended_name(loaded.experiment.name),
         hyperparameters=recommendation.hyperparameters,

@@ -11,12 +11,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_gang import NETS
 from training_problems import USER_CODE, opened, own, spec_of
 
+from hptune.engine import gang as gang_module
+from hptune.engine.full import train_full
 from hptune.engine.problem import open_problem
 from hptune.engine.program import rig_for
 from hptune.engine.trainer import calibrate, run_trial
-from hptune.trial import CalibrationRequest
+from hptune.engine.worker import perform
+from hptune.trial import CalibrationRequest, StopRule
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -167,3 +171,81 @@ except RuntimeError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "False\nTrue\n", done.stderr
+
+
+# ---- one trial on two devices
+
+two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device here, or none")
+BLOCKS = {**AUGMENTED, "executor": {"compile": False, "devices_per_trial": 2}}
+
+
+@pytest.fixture
+def gang():
+    yield
+    for running in gang_module._running:
+        running.close()
+    gang_module._running.clear()
+
+
+def by_two(problem, spec):
+    return perform((problem.experiment, spec)).record
+
+
+@two_devices
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("batch_size", [32, 33])
+def test_two_devices_train_as_one(tmp_path, gang, precision, batch_size):
+    """Without batch norm; augmentation is drawn on the device for the whole batch."""
+    (tmp_path / "own.py").write_text(USER_CODE)
+    problem = open_problem(own(str(tmp_path / "own.py"), device="cuda", precision=precision, executor={"devices_per_trial": 2}))
+    spec = spec_of(problem, lr=0.01, steps=24, batch_size=batch_size)
+    together = by_two(problem, spec)
+    one = eagerly(problem, replace(spec, numerics=spec.numerics.on_one_device())).record
+    assert together.status == one.status == "completed"
+    assert together.val_loss == pytest.approx(one.val_loss, rel=0.02)
+    assert together.curve.train_loss == pytest.approx(one.curve.train_loss, rel=0.02)
+
+
+@two_devices
+def test_batch_norm_over_two_devices_is_that_of_one(gang):
+    problem = opened(**{**BLOCKS, "executor": {**BLOCKS["executor"], "sync_batch_norm": True}})
+    assert problem.task.numerics.sync_batch_norm
+    spec = spec_of(problem, lr=0.01, steps=24)
+    together = by_two(problem, spec)
+    one = eagerly(problem, replace(spec, numerics=spec.numerics.on_one_device())).record
+    assert together.val_loss == pytest.approx(one.val_loss, rel=0.02)
+    local = by_two(problem, replace(spec, numerics=replace(spec.numerics, sync_batch_norm=False)))
+    assert local.status == "completed"
+    assert local.val_loss != together.val_loss
+
+
+@two_devices
+def test_a_compiled_step_is_parallel_too(gang):
+    problem = opened(**{**BLOCKS, "executor": {**BLOCKS["executor"], "compile": True}})
+    spec = spec_of(problem, lr=0.01, steps=12)
+    plain = replace(spec, numerics=replace(spec.numerics, compiled=False))
+    assert by_two(problem, spec).val_loss == pytest.approx(by_two(problem, plain).val_loss, rel=0.05)
+
+
+@two_devices
+def test_a_rank_that_dies_leaves_no_other_waiting_on_its_device(tmp_path, gang):
+    (tmp_path / "own.py").write_text(USER_CODE + NETS)
+    problem = open_problem(
+        own(str(tmp_path / "own.py"), model="Ends", args={"how": "kill"}, device="cuda", executor={"devices_per_trial": 2})
+    )
+    record = by_two(problem, spec_of(problem))
+    assert record.status == "failed"
+    assert "device 2 of 2 ended by exit code -9" in record.error
+
+
+@two_devices
+def test_a_training_on_two_devices_continues_from_its_checkpoint(tmp_path, gang):
+    problem = opened(**BLOCKS)
+    spec = replace(spec_of(problem, lr=0.01, steps=40), stop=StopRule(window=4))
+    files = {"checkpoints": tmp_path / "c", "weights": tmp_path / "c" / "weights.pt"}
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        train_full(problem, spec, **files, progress=seen.append, stop=lambda: bool(seen) and seen[-1].done >= 8)
+    continued = train_full(problem, spec, **files).record
+    assert continued.steps == 40
+    assert continued.val_loss == pytest.approx(by_two(problem, spec).val_loss, rel=0.02)

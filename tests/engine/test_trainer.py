@@ -185,9 +185,9 @@ def test_seeds_share_initialization_and_order_between_candidates(digits):
 
 
 def _next_input(training):
-    ((batch, share),) = training._next_batch()
+    ((batch, piece),) = training._next_batch()
     training.taken += 1
-    assert share == 1
+    assert piece.weight == 1
     return batch[0]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hptune.schedules import Schedule
 from hptune.trial import (
+    CalibrationRequest,
     CurveSummary,
     Hyperparameters,
     Numerics,
@@ -18,6 +19,7 @@ from hptune.trial import (
     TrialSpec,
     content_hash,
     derive_seed,
+    hashed_content,
     is_result,
     known_fields,
 )
@@ -56,6 +58,8 @@ CHANGES = {
         "channels_last": True,
         "micro_batch": 8,
         "compiled": True,
+        "replicas": 2,
+        "sync_batch_norm": True,
     },
     StopRule: {"factor": 2.0, "window": 5, "relative_to_best": True},
 }
@@ -96,10 +100,34 @@ def reversed_keys(value):
 
 
 def test_the_id_does_not_depend_on_the_order_of_keys():
-    shuffled = reversed_keys(SPEC.to_json())
-    assert list(shuffled) != list(SPEC.to_json())
+    content = hashed_content(SPEC)
+    shuffled = reversed_keys(content)
+    assert list(shuffled) != list(content)
     assert content_hash(shuffled) == SPEC.trial_id
-    assert TrialSpec.from_json(shuffled).trial_id == SPEC.trial_id
+    assert TrialSpec.from_json(reversed_keys(SPEC.to_json())).trial_id == SPEC.trial_id
+
+
+def test_ids_are_those_of_earlier_versions():
+    """What was journalled before some fields existed is found again while these have the value that means what was done then."""
+    assert SPEC.trial_id == "0e1075750cb2566c"
+    numerics = Numerics(device="cuda", device_model="NVIDIA H100", precision="bf16", channels_last=True, micro_batch=64, compiled=True)
+    assert replace(SPEC, numerics=numerics).trial_id == "ff86d8790aacb266"
+    assert content_hash(hashed_content(CalibrationRequest(hyperparameters=POINT, numerics=numerics))) == "dc5ea1572746e7b1"
+    added = {f.name for f in fields(Numerics)} - hashed_content(Numerics()).keys()
+    assert added == {"replicas", "sync_batch_norm"}
+
+
+def test_what_was_added_later_counts_once_it_is_used():
+    assert hashed_content(Numerics(replicas=2))["replicas"] == 2
+    assert "sync_batch_norm" not in hashed_content(Numerics(replicas=2))
+
+
+def test_replicas_share_a_batch():
+    two = Numerics(replicas=2, micro_batch=16, sync_batch_norm=True)
+    assert [two.share(size) for size in (1, 2, 31, 32)] == [1, 1, 16, 16]
+    assert two.for_batch(32).micro_batch is None
+    assert two.for_batch(33).micro_batch == 16
+    assert two.on_one_device() == Numerics(micro_batch=16)
 
 
 def test_content_hash_is_the_sha256_of_canonical_json():
