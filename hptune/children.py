@@ -41,8 +41,13 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def leave_interrupts_and_output() -> None:
-    """Be a process that others decide about, and that leaves standard output to them: what user code prints goes to standard error."""
+    """Be a process that others decide about, and that leaves standard output to them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_to_stderr()
+
+
+def print_to_stderr() -> None:
+    """Have standard error get what is printed from now on, by user code in C too."""
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
     sys.stdout = sys.stderr

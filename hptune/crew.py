@@ -14,6 +14,7 @@ from hptune.config.schema import Experiment
 from hptune.errors import HptuneError
 from hptune.executors import make_executor, make_ray_executor, resolve
 from hptune.executors.base import Executor, Failure
+from hptune.executors.needs import Needs
 from hptune.executors.process import EVERYWHERE
 from hptune.travel import Luggage
 from hptune.trial import Opening, Task
@@ -70,7 +71,9 @@ class LocalCrew:
             executor = stack.enter_context(self._executor(device, room=room))
             self.most_workers = MOST_WORKERS if room and experiment.executor.workers == "auto" else 1
         elif self.task.numerics.threads > 1 and experiment.executor.workers == "auto":
-            _, executor.workers = resolve(experiment.executor.name, "auto", device, threads=self.task.numerics.threads)
+            _, executor.workers = resolve(
+                experiment.executor.name, "auto", device, threads=self.task.numerics.threads * experiment.executor.devices_per_trial
+            )
             if starts:
                 executor.resize(executor.workers)
         self.executor: Executor = executor
@@ -92,15 +95,16 @@ class LocalCrew:
         from hptune.engine.worker import perform
 
         section = self._experiment.executor
-        devices = _gpus(self._experiment.device) if device == "cuda" else EVERYWHERE
+        together = section.devices_per_trial
+        devices = _gpus(self._experiment.device, together) if device == "cuda" else EVERYWHERE
         threads = section.threads if isinstance(section.threads, int) else 1  # as far as the config says
-        name, workers = resolve(section.name, section.workers, device, threads=threads, room=room, places=len(devices))
+        name, workers = resolve(section.name, section.workers, device, threads=threads * together, room=room, places=len(devices))
         return make_executor("serial" if self._alone else name, perform, workers, threads, section.heartbeat_seconds, devices)
 
     def _leaves_room(self) -> bool:
         """Whether one trial is too little work for a GPU, so that several at once may get more done."""
         flops = self.task.flops * self._experiment.baseline_hyperparameters().batch_size
-        return self.task.numerics.device == "cuda" and 0 < flops < FLOPS_THAT_FILL
+        return self.task.numerics.device == "cuda" and self.task.numerics.replicas == 1 and 0 < flops < FLOPS_THAT_FILL
 
     def _share(self, stack: contextlib.ExitStack) -> Any:
         """Put the data where several worker processes read them too, and return what leads them there; None where there are none."""
@@ -130,16 +134,14 @@ class RayCrew:
         self._luggage.pack(experiment)
         self._boxes: dict[str, Any] = {}
         self._stored: Any = None
-        gpus = 0.0 if experiment.device == "cpu" else section.gpus_per_trial
         self.executor: RayExecutor = stack.enter_context(
             make_ray_executor(
                 perform,
                 None if section.workers == "auto" else section.workers,
+                needs=_needs(experiment),
                 threads=section.threads if isinstance(section.threads, int) else 1,
                 heartbeat=section.heartbeat_seconds,
                 address=section.address,
-                cpus=1.0 if section.cpus_per_trial == "auto" else section.cpus_per_trial,
-                gpus=None if gpus == "auto" else gpus,
                 folder=self._luggage.root,
             )
         )
@@ -150,8 +152,8 @@ class RayCrew:
         self.task = self.open(experiment)
         if self.executor.heartbeat is not None:
             self.executor.heartbeat = max(self.executor.heartbeat, LOADING * (time.monotonic() - began))
-        threads = self.task.numerics.threads
-        self.executor.adapt(cpus=float(threads) if threads > 1 and section.cpus_per_trial == "auto" else None)
+        cpus = float(self.task.numerics.threads * section.devices_per_trial)
+        self.executor.adapt(cpus=cpus if section.cpus_per_trial == "auto" else None)
 
     def open(self, experiment: Experiment) -> Task:
         """See `Crew.open`."""
@@ -182,10 +184,19 @@ class RayCrew:
         return self._boxes[key]
 
 
-def _gpus(name: str) -> Sequence[Mapping[str, str]]:
+def _needs(experiment: Experiment) -> Needs:
+    """What a trial takes of a cluster, as far as the config says."""
+    section = experiment.executor
+    cpus, gpus, together = section.cpus_per_trial, section.gpus_per_trial, float(section.devices_per_trial)
+    if experiment.device == "cpu" or gpus == "auto":
+        return Needs(cpus=together if cpus == "auto" else cpus, gpus_if_any=0.0 if experiment.device == "cpu" else together)
+    return Needs(cpus=together if cpus == "auto" else cpus, gpus=gpus)
+
+
+def _gpus(name: str, together: int) -> Sequence[Mapping[str, str]]:
     from hptune.engine.numerics import pins
 
-    return pins(name) or EVERYWHERE
+    return pins(name, together) or EVERYWHERE
 
 
 def open_crew(experiment: Experiment, stack: contextlib.ExitStack, *, starts: bool, alone: bool) -> LocalCrew | RayCrew:

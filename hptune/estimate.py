@@ -127,7 +127,7 @@ def check(loaded: LoadedConfig) -> Check:
     request = CalibrationRequest(hyperparameters=experiment.baseline_hyperparameters(), numerics=task.numerics)
     calibration = measured(experiment, request)
     section = experiment.executor
-    _, workers = resolve(section.name, section.workers, task.numerics.device, threads=task.numerics.threads)
+    _, workers = resolve(section.name, section.workers, task.numerics.device, threads=task.numerics.threads * task.numerics.replicas)
     stages = tuple(estimate_stages(experiment, task, calibration, workers))
     return Check(
         name=experiment.name,

@@ -60,8 +60,9 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def pins(name: str) -> tuple[dict[str, str], ...]:
-    """For each GPU that `name` (a config's device) leaves open: the environment that confines a process to it; empty for one, or none.
+def pins(name: str, together: int = 1) -> tuple[dict[str, str], ...]:
+    """For each GPU that `name` (a config's device) leaves open, or each group of so many `together`: the environment that confines a
+    process to it; empty where there is only one.
 
     These are the GPUs of the same model as the first: numbers depend on the model.
     """
@@ -72,7 +73,8 @@ def pins(name: str) -> tuple[dict[str, str], ...]:
     count = torch.cuda.device_count()
     names = visible.split(",") if visible else [str(i) for i in range(count)]
     alike = [i for i in range(count) if torch.cuda.get_device_name(i) == torch.cuda.get_device_name(0)]
-    return tuple({VISIBLE: names[i]} for i in alike) if len(alike) > 1 else ()
+    groups = [alike[i : i + together] for i in range(0, len(alike) - together + 1, together)]
+    return tuple({VISIBLE: ",".join(names[i] for i in group)} for group in groups) if len(groups) > 1 else ()
 
 
 def first_numerics(experiment: Experiment, device: torch.device, model: nn.Module) -> Numerics:

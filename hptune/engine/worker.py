@@ -52,8 +52,8 @@ def perform(item: tuple[Experiment, Request] | tuple[Experiment, Request, Lead |
         raise UserCodeError(lead.homeward(error.message), where=lead.homeward(error.where) if error.where else None) from error
     if not isinstance(result, TrialOutcome):
         return result
-    error = result.record.error and lead.homeward(result.record.error)
-    return replace(result, record=replace(result.record, host=socket.gethostname(), error=error))
+    reason = result.record.error and lead.homeward(result.record.error)
+    return replace(result, record=replace(result.record, host=socket.gethostname(), error=reason))
 
 
 def _perform(experiment: Experiment, request: Request, lead: Lead | None) -> TrialOutcome | Calibration | Task:

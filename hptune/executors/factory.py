@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from hptune.cores import available_cores
 from hptune.errors import ConfigError
 from hptune.executors.base import Executor, Work
+from hptune.executors.needs import Needs
 from hptune.executors.process import EVERYWHERE, ProcessExecutor
 from hptune.executors.serial import SerialExecutor
 
 if TYPE_CHECKING:
     from hptune.executors.ray import RayExecutor
 
+A_CPU = Needs()
 RAY_SETTINGS = {
     "RAY_SCHEDULER_EVENTS": "0",  # what nodes come and go the executor tells itself
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -81,36 +83,24 @@ def make_ray_executor(
     work: Work,
     workers: int | None,
     *,
+    needs: Needs = A_CPU,
     threads: int = 1,
     heartbeat: float | None = None,
     address: str = "auto",
-    cpus: float = 1.0,
-    gpus: float | None = 0.0,
     folder: Path | None = None,
 ) -> RayExecutor:
-    """Return an executor on a Ray cluster, each worker taking `cpus` and `gpus` of it (None: one where it has any).
-
-    For the rest see `RayExecutor`.
+    """Return an executor on a Ray cluster; see `RayExecutor`.
 
     Raises ConfigError where ray is not installed, or there is no such cluster.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()})
     try:
-        from hptune.executors.ray import Needs, RayExecutor
+        from hptune.executors.ray import RayExecutor
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise ConfigError("ray is not installed: pip install 'hptune[ray]'", key="executor.name") from error
-    return RayExecutor(
-        work,
-        workers,
-        needs=Needs(cpus, gpus or 0.0),
-        gpu_each=gpus is None,
-        threads=threads,
-        heartbeat=heartbeat,
-        address=address,
-        folder=folder,
-    )
+    return RayExecutor(work, workers, needs=needs, threads=threads, heartbeat=heartbeat, address=address, folder=folder)
 
 
 def _unknown(name: str) -> ConfigError:

@@ -48,7 +48,7 @@ class ProcessExecutor(Pool[Worker]):
         taken = Counter(worker.place for worker in self._pool)
         place = min(range(self.places), key=lambda place: taken[place])
         return Worker(
-            self._work, threads=self._threads, heartbeat=self.heartbeat, number=number, place=place, environment=self._devices[place]
+            self._work, threads=self._threads, heartbeat=self.heartbeat, number=number, place=place, variables=self._devices[place]
         )  # fmt: skip
 
     def _shrink(self, size: int) -> None:

@@ -6,6 +6,7 @@ attempt at the trials that ran there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -13,22 +14,25 @@ import logging
 import math
 import os
 import pickle
+import signal
 import socket
+import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from hptune.children import THREAD_VARIABLES
 from hptune.cores import available_cores
 from hptune.errors import ConfigError, said_by
 from hptune.executors.base import Work
+from hptune.executors.needs import Needs
 from hptune.executors.pool import Pool, end_all
 from hptune.executors.ray_worker import LIFE, RayWorker, actor_class
-from hptune.executors.worker import THREAD_VARIABLES
 
 LOOK = 1.0  # seconds between looks for workers that give no sign of life
 REACHABLE = 10.0  # seconds for a cluster to answer a first knock
@@ -36,26 +40,6 @@ LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
 KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
 A_TRACE = 0.001  # of a resource that is there to be asked for
 LOCAL = "local"  # the address of a cluster that begins and ends with this process
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What one worker takes of a node; GPUs may be fractions, so that several workers share one."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-    def fit(self, resources: Mapping[str, float]) -> int:
-        """How many workers a node with these `resources` holds."""
-        by_cpu = math.floor(resources.get("CPU", 0.0) / self.cpus + 1e-9) if self.cpus else 10**6
-        if not self.gpus:
-            return by_cpu
-        gpus = resources.get("GPU", 0.0)
-        by_gpu = gpus * math.floor(1 / self.gpus + 1e-9) if self.gpus < 1 else gpus // self.gpus
-        return min(by_cpu, int(by_gpu))
-
-    def __str__(self) -> str:
-        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +72,6 @@ class RayExecutor(Pool[RayWorker]):
         workers: int | None,
         *,
         needs: Needs,
-        gpu_each: bool = False,
         threads: int = 1,
         heartbeat: float | None = None,
         address: str = "auto",
@@ -107,8 +90,8 @@ class RayExecutor(Pool[RayWorker]):
         self._news: list[str] = []
         self._looked, self._room = -math.inf, 0  # when, and how many workers the nodes hold
         self._look_around()
-        if gpu_each and any(node["Resources"].get("GPU") for node in self._nodes.values()):
-            self._needs = replace(needs, gpus=1.0)
+        if needs.gpus_if_any and any(node["Resources"].get("GPU") for node in self._nodes.values()):
+            self._needs = replace(needs, gpus=needs.gpus_if_any)
         self._station = self._made()
 
     def adapt(self, cpus: float | None) -> None:
@@ -230,13 +213,28 @@ def _connect(address: str) -> None:
     meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     _check_reachable(meant)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _handlers_kept():
+        try:
+            if address != LOCAL:
+                ray.init(address=address, **common)
+                return
+        except ConnectionError as error:
+            if address != "auto":
+                raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"cannot use the Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+        ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put back the handlers of signals that ray takes over: its own would abort where this program saves first."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
-        if address != LOCAL:
-            ray.init(address=address, **common)
-            return
-    except ConnectionError as error:
-        if address != "auto":
-            raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"cannot use the Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
-    ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hptune.executors.worker import answer, print_to_stderr
+from hptune.children import print_to_stderr
+from hptune.executors.worker import answer
 from hptune.pulse import PULSE
 
 MOST_PRINTED = 20_000  # bytes of one item's output that travel

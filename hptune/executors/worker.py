@@ -14,21 +14,19 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from hptune.children import THREAD_VARIABLES, environment, exit_text, interrupts_held_back, leave_interrupts_and_output
 from hptune.errors import DeviceLostError, InputError
 from hptune.executors.base import Failure, Work, attempt
 from hptune.executors.pool import Kind
 from hptune.pulse import PULSE
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 2.0  # seconds a worker has to end by itself, then again after SIGTERM
 STARTING = 600.0  # seconds a worker may be silent while it loads its code: from a cold disk in a network that takes minutes
 BEATS = 10  # signs of life in the time after which there must have been one
@@ -39,8 +37,8 @@ _sending = threading.Lock()  # one message at a time
 class Worker:
     """The driver's handle on one worker process, started by being made.
 
-    See `pool.Handle`. `place`: which of the executor's devices it is on, where `environment` has it. A process with a `heartbeat` says
-    `BEATS` times as often as that that it goes on.
+    See `pool.Handle`. `place`: which of the executor's devices it is on, where `variables` of its environment have it. A process with a
+    `heartbeat` says `BEATS` times as often as that that it goes on.
     """
 
     moved = False  # this machine is the driver's too
@@ -53,7 +51,7 @@ class Worker:
         heartbeat: float | None = None,
         number: int | None = None,
         place: int = 0,
-        environment: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self.ready = False
@@ -63,7 +61,7 @@ class Worker:
         self.connection, theirs = context.Pipe(duplex=True)
         # Not a daemon: those may have no children, and data loaders of user code do.
         self.process = context.Process(target=serve, args=(theirs, work, heartbeat), name="hptune worker")
-        with _environment({**dict.fromkeys(THREAD_VARIABLES, str(threads)), **(environment or {})}), _interrupts_held_back():
+        with environment({**dict.fromkeys(THREAD_VARIABLES, str(threads)), **(variables or {})}), interrupts_held_back():
             self.process.start()
         theirs.close()
 
@@ -122,20 +120,9 @@ def read(message: bytes) -> tuple[Kind, Any]:
     return kind, content
 
 
-def exit_text(code: int | None) -> str:
-    """Say how a process ended."""
-    if code == -9:
-        return "exit code -9 (killed, as the system does when memory runs out)"
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return f"exit code {code} ({signal.Signals(-code).name})"
-    return f"exit code {code}"
-
-
 def serve(connection: Connection, pickled_work: bytes, heartbeat: float | None = None) -> None:
     """Be a worker: load the work, then perform items until the pipe closes. The driver alone decides about interrupts."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to_stderr()
+    leave_interrupts_and_output()
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     idle = threading.Event()
     threading.Thread(target=_receive, args=(connection, inbox, idle), daemon=True).start()
@@ -204,38 +191,3 @@ def _pickled(kind: Kind, content: Any) -> bytes:
 def _send(connection: Connection, message: bytes) -> None:
     with _sending, contextlib.suppress(OSError):  # the driver is gone: the reading thread ends the process
         connection.send_bytes(message)
-
-
-def print_to_stderr() -> None:
-    """Keep standard output clean for the driver's own: what user code prints, in C too, goes to standard error."""
-    with contextlib.suppress(OSError):
-        os.dup2(2, 1)
-    sys.stdout = sys.stderr
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what a process started now finds in its environment: numeric libraries read their numbers of threads once, when loaded."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """A process started meanwhile never sees Ctrl-C, from its first moment on; our own comes afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
