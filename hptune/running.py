@@ -67,7 +67,7 @@ class Run:
     many trials at once are to be tried on each device, before the first round, to find what it does best with; 1 where that is settled.
     `leads`: by task id, what goes to the workers with every item of that task: how they find what this process has loaded already.
     `underway`: the trials that the executor has, by their numbers there. `ahead`: what idle workers did before it was planned; it is
-    in no journal and no table until it is. `foresight`: whether they do so.
+    in no journal and no table until it is. `foresight`: whether they do so. `coming`: the stages that follow, with their settings.
     """
 
     experiment: Experiment
@@ -83,6 +83,7 @@ class Run:
     underway: dict[int, TrialSpec] = field(default_factory=dict)
     ahead: dict[str, TrialOutcome] = field(default_factory=dict)
     foresight: bool = False
+    coming: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def item(self, request: TrialSpec | CalibrationRequest) -> tuple[Experiment, TrialSpec | CalibrationRequest, Any]:
         """What a worker gets for a trial or a calibration."""
