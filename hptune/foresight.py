@@ -6,19 +6,19 @@ they would plan and conclude from those, round after round. What is planned in m
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hptune.config.schema import Experiment
-from hptune.imagined import Imagination
+from hptune.imagined import Imagination, Known
 from hptune.knowledge import Finished, Progress, stage_knowledge
 from hptune.sampler import TpeSampler
 from hptune.stages import Knowledge, stage_named
 from hptune.trial import Task, TrialRecord, TrialSpec
 
 FUTURES = 8
+LATER = 0.9  # times the weight: what comes a round later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,46 +41,68 @@ class Outlook:
 
 
 class Foresight:
-    """What may follow a round of `trials` that are missing, foreseen anew whenever half of those that were pending then are done."""
+    """What may follow a round of `trials` that are missing, foreseen anew whenever half of those that were pending then are done.
 
-    def __init__(self, outlook: Callable[[], Outlook], trials: int) -> None:
+    `patience`: seconds, by `clock`, that one call may take: the driver has other things to do. A later call goes on from there.
+    """
+
+    def __init__(self, outlook: Callable[[], Outlook], trials: int, *, clock: Callable[[], float], patience: float) -> None:
         self._outlook = outlook
         self._trials = self._due = trials
+        self._clock, self._patience = clock, patience
         self._found: list[TrialSpec] = []
-        self._more: Iterator[TrialSpec] = iter(())
+        self._more: Iterator[TrialSpec | None] = iter(())
 
     def __call__(self, done: Sequence[TrialRecord]) -> Iterator[TrialSpec]:
         """Yield the trials, the most likely first, once those of the round so far are `done`."""
+        began = self._clock()
         pending = self._trials - len(done)
         if pending <= self._due:
             self._due, self._found, self._more = pending // 2, [], foresee(self._outlook())
         yield from self._found
         for spec in self._more:
-            self._found.append(spec)
-            yield spec
+            if spec is not None:
+                self._found.append(spec)
+                yield spec
+            if self._clock() - began > self._patience:
+                return
 
 
-def foresee(outlook: Outlook, futures: int = FUTURES) -> Iterator[TrialSpec]:
-    """Yield the trials that may be planned next, once each: what comes sooner first, then what more futures have."""
-    going = [_rounds(outlook, number) for number in range(futures)]
-    seen = {spec.trial_id for spec in outlook.planned}
-    while going:
-        found: Counter[TrialSpec] = Counter()
+def foresee(outlook: Outlook, futures: int = FUTURES) -> Iterator[TrialSpec | None]:
+    """Yield the trials that may be planned next, once each, and None now and then in between, where finding them takes a while.
+
+    A trial weighs the more the more futures have it, and the sooner. The heaviest comes first, so that futures are played no farther
+    than it takes to know it.
+    """
+    known = Known(outlook.records)
+    going = [_rounds(outlook, Imagination(known, number)) for number in range(futures)]
+    specs: dict[str, TrialSpec] = {}
+    weights: dict[str, float] = {}
+    over = {spec.trial_id for spec in outlook.planned}
+    weight = 1.0
+    while going or weights:
+        heaviest = max(weights, key=weights.__getitem__, default=None)
+        if heaviest is not None and (not going or weights[heaviest] >= futures * weight):  # what all futures have next weighs no more
+            over.add(heaviest)
+            del weights[heaviest]
+            yield specs[heaviest]
+            continue
         for future in list(going):
             new = next(future, None)
             if new is None:
                 going.remove(future)
-            else:
-                found.update(new)
-        for spec, _ in found.most_common():
-            if spec.trial_id not in seen:
-                seen.add(spec.trial_id)
-                yield spec
+                continue
+            for spec in new:
+                trial = spec.trial_id
+                if trial not in over:
+                    specs[trial] = spec
+                    weights[trial] = weights.get(trial, 0.0) + weight
+            yield None
+        weight *= LATER
 
 
-def _rounds(outlook: Outlook, number: int) -> Iterator[list[TrialSpec]]:
+def _rounds(outlook: Outlook, imagine: Imagination) -> Iterator[list[TrialSpec]]:
     """The rounds that follow in one future."""
-    imagine = Imagination(outlook.records, number)
     stage, knowledge, progress, planned = outlook.stage, outlook.knowledge, outlook.progress, list(outlook.planned)
     coming = list(outlook.coming.items())
     while True:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from itertools import islice
 
 from hptune.stages.rounds import contender
 from hptune.trial import CurveSummary, Hyperparameters, TrialRecord, TrialSpec, is_result
 
-LOWEST_AT = 0.6  # of the way through a ramp
+LOWEST_AT, WHERE = 0.6, 0.1  # of the way through a ramp, and how uncertain that is
 NEIGHBOURS = 64  # known trials among which the nearest is looked for, the latest ones
 SLOPE, SPREAD = 0.03, 0.06  # of the log of the loss: what a step away from what is known costs, and how uncertain that is
 FARTHEST = 4.0  # steps: no loss is made up to differ more
@@ -17,24 +18,32 @@ OTHER_LENGTH = 2.0  # steps that trials of different lengths are apart, besides
 NOISE = 0.01  # of the log of the loss, from seed to seed
 
 
+class Known:
+    """What is known of the trials that were run."""
+
+    def __init__(self, records: Mapping[str, TrialRecord]) -> None:
+        self.records = records
+        latest = list(islice(reversed(records.values()), NEIGHBOURS))
+        self.ramp = next((record for record in latest if record.spec.schedule.kind == "ramp" and record.curve.step), None)
+        self.runs = [record for record in latest if record.spec.schedule.kind != "ramp"]
+        self.candidates: dict[TrialSpec, TrialRecord] = {}
+        for record in records.values():
+            if record.usable:
+                self.candidates.setdefault(contender(record.spec), record)
+
+
 class Imagination:
-    """One way in which the trials that are not in `known` may end.
+    """One way in which the trials that are not `known` may end.
 
     A candidate's loss is near that of the nearest known one: in number 0 a little worse, so that what is best stays best; in others it
     differs by chance, always by the same for the same number.
     """
 
-    def __init__(self, known: Mapping[str, TrialRecord], number: int) -> None:
+    def __init__(self, known: Known, number: int) -> None:
         self._known = known
-        self._made_up: dict[str, TrialRecord] = {}
         self._draw = random.Random(number) if number else None
+        self._made_up: dict[str, TrialRecord] = {}
         self._candidates: dict[TrialSpec, TrialRecord] = {}
-        latest = [known[trial] for trial in list(known)[-NEIGHBOURS:]]
-        self._ramp = next((record for record in latest if record.spec.schedule.kind == "ramp" and record.curve.step), None)
-        self._runs = [record for record in latest if record.spec.schedule.kind != "ramp"]
-        for record in known.values():
-            if record.usable:
-                self._candidates.setdefault(contender(record.spec), record)
 
     def __call__(self, spec: TrialSpec) -> TrialRecord:
         """The trial's record where it is known, else one that is made up once."""
@@ -45,20 +54,20 @@ class Imagination:
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """The record of a trial that is known, or was made up before."""
-        return self._known.get(trial_id) or self._made_up.get(trial_id)
+        return self._known.records.get(trial_id) or self._made_up.get(trial_id)
 
     def _run(self, spec: TrialSpec) -> TrialRecord:
         candidate = contender(spec)
-        own = self._candidates.get(candidate)
+        own = self._known.candidates.get(candidate) or self._candidates.get(candidate)
         if own is not None:
             return _moved(own, spec, self._chance(NOISE))
-        near = min(self._runs, key=lambda record: _distance(record.spec, spec), default=None)
+        near = min(self._known.runs, key=lambda record: _distance(record.spec, spec), default=None)
         if near is None:
             found = _moved(TrialRecord(spec=spec, status="completed", val_loss=1.0, metric=0.0), spec, self._chance(SPREAD))
         elif not near.usable and near.spec.hyperparameters.lr <= spec.hyperparameters.lr:
             return TrialRecord(spec=spec, status="diverged")
         else:
-            near = min((r for r in self._runs if r.usable), key=lambda record: _distance(record.spec, spec), default=near)
+            near = min((r for r in self._known.runs if r.usable), key=lambda record: _distance(record.spec, spec), default=near)
             steps = min(_distance(near.spec, spec), FARTHEST)
             found = _moved(near, spec, SLOPE * steps + self._chance(SPREAD * math.sqrt(steps)))
         self._candidates[candidate] = found
@@ -68,7 +77,8 @@ class Imagination:
         return self._draw.gauss(0.0, deviation) if self._draw else 0.0
 
     def _ramped(self, spec: TrialSpec) -> TrialRecord:
-        return ramped(spec, LOWEST_AT + self._chance(0.1)) if self._ramp is None else _as_before(spec, self._ramp)
+        ramp = self._known.ramp
+        return ramped(spec, LOWEST_AT + self._chance(WHERE)) if ramp is None else _as_before(spec, ramp)
 
 
 def ramped(spec: TrialSpec, lowest_at: float = LOWEST_AT) -> TrialRecord:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
@@ -26,6 +27,9 @@ from hptune.stages import Knowledge, stage_named
 from hptune.store.journal import Journal
 from hptune.trial import Task, TrialRecord, TrialSpec
 
+PATIENCE, LEAST_PATIENCE = 0.1, 0.2  # of the seconds of a trial, and seconds: how long the driver may think ahead at a time
+MOST_RECENT = 100  # trials that tell how long one takes
+
 
 def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
     """Run `stages` in order. A search stage the budget no longer reaches is passed over with a remark.
@@ -40,11 +44,17 @@ def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
     run.progress = replace(run.progress, elapsed=run.progress.elapsed + run.clock() - began)
     for at, name in enumerate(stages, 1):
         run.coming = {later: blocks[later] for later in stages[at:]}
-        yield from run_stage(run, name, blocks[name])
+        yield from _stage(run, name, blocks[name])
+    yield from _told_ahead(run)
 
 
 def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
     """Run one stage with `settings` and add it to the run's progress."""
+    yield from _stage(run, name, settings)
+    yield from _told_ahead(run)
+
+
+def _stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
     _journal_task(run)
     began = run.clock()
     seconds = (yield from seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
@@ -61,6 +71,13 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
     yield StageConcluded(conclusion=conclusion)
     if conclusion.chosen is None:
         raise StageError(f"stage {name}: {conclusion.sentence}")
+
+
+def _told_ahead(run: Run) -> Iterator[Remark]:
+    """Say what idle workers did ahead, where they did."""
+    if begun := len(run.begun_ahead):
+        used = sum(trial in run.journal.state.records for trial in run.begun_ahead)
+        yield Remark(text=f"idle workers ran {begun} trial{'s' * (begun > 1)} ahead of the plan, of which it came to {used or 'none'}")
 
 
 def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Progress:
@@ -109,7 +126,8 @@ def _rounds(
         yield RoundPlanned(stage=name, trials=len(new), known=known)
         if len(missing) > 1:
             yield from settle_workers(run)
-        foresight = Foresight(partial(_outlook, run, name, knowledge, planned, seconds), len(missing))
+        ahead = partial(_outlook, run, name, knowledge, planned, seconds)
+        foresight = Foresight(ahead, len(missing), clock=run.clock, patience=_patience(run))
         for record in execute(run, missing, foresight):
             if run.experiment.budget.search_seconds is not None and name != "confirm":
                 run.journal.append("clock", {"elapsed": _spent(run, name, began)})
@@ -134,6 +152,12 @@ def _outlook(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialS
         coming=run.coming,
         seconds_per_run=seconds,
     )
+
+
+def _patience(run: Run) -> float:
+    """Seconds for which the driver may think ahead: a small part of a usual trial."""
+    seconds = [record.seconds for record in run.journal.state.records.values() if record.seconds > 0]
+    return max(LEAST_PATIENCE, PATIENCE * fmean(seconds[-MOST_RECENT:])) if seconds else LEAST_PATIENCE
 
 
 def _task(run: Run) -> Task:

@@ -121,13 +121,15 @@ FewOrAuto = Annotated[
 class ExecutorSection(Section):
     """Where and how trials run.
 
-    `heartbeat`: a worker process that gives no sign of life for so long is replaced. `threads`, `micro_batch` and `compile` change how
-    numbers are rounded, so they belong to a trial; `auto` is by a fixed rule.
+    `heartbeat`: a worker process that gives no sign of life for so long is replaced. `foresight`: idle workers begin trials that
+    will probably be planned next, which changes no result. `threads`, `micro_batch` and `compile` change how numbers are rounded, so they
+    belong to a trial; `auto` is by a fixed rule.
     """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
     workers: FewOrAuto = "auto"
     heartbeat: Annotated[str | Literal[False], needs(HEARTBEAT)] = "30m"
+    foresight: bool = True
     threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,24 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds since the run began."""
+    """Seconds since the run began: virtual ones, and those that the driver really computes between two results."""
 
     now: float = 0.0
+    driver: float = 0.0  # of them, what the driver took
+    _since: float | None = field(default_factory=time.process_time)
 
     def __call__(self) -> float:
-        return self.now
+        return self.now + (0.0 if self._since is None else time.process_time() - self._since)
+
+    def wait(self) -> None:
+        """The driver waits for results from now on."""
+        if self._since is not None:
+            worked = time.process_time() - self._since
+            self.now, self.driver, self._since = self.now + worked, self.driver + worked, None
+
+    def work(self) -> None:
+        """The driver goes on."""
+        self._since = time.process_time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +103,22 @@ class SimulatedExecutor:
     def results(self) -> Generator[tuple[int, Any], None, None]:
         early, self._early = self._early, []
         yield from early
+        self.clock.wait()
         while self._wanted:
             self._hand_out()
             done = self._next()
             self._hand_out()
+            self.clock.work()
             yield done
+            self.clock.wait()
+        self.clock.work()
 
     def map(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         self.withdraw()
+        self.clock.wait()
         while self._running:
             self._early.append(self._next())
+        self.clock.work()
         index = {self.submit(item): i for i, item in enumerate(items)}
         before, self._early = self._early, []
         for number, result in self.results():

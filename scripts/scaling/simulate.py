@@ -7,7 +7,6 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,7 +47,7 @@ KINDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What became of a run; seconds are virtual, `planning` is what the driver really took for all it did.
+    """What became of a run; seconds are virtual; those of the driver, `driver`, are what it really computed meanwhile.
 
     `work`: worker-seconds of the trials that were planned. `path`: the longest trial of each round, one after the other. `idle`:
     worker-seconds nobody used, by stage; the time of trials that ran ahead for nothing, `wasted`, is not idle.
@@ -65,12 +64,12 @@ class Schedule:
     path: float
     rounds: int
     trials: int
-    ahead: int
-    hits: int
+    begun_ahead: int
+    used: int
     wasted: float
     idle: dict[str, float]
     spans: dict[str, float]
-    planning: float
+    driver: float
     result: str
 
 
@@ -79,7 +78,7 @@ def simulate(kind: Kind, costs: Costs, repetition: int, workers: int, *, foresig
     clock, work = Clock(), _Work(costs, repetition)
     executor = SimulatedExecutor(workers, clock, work, start_seconds=costs.start, driver=costs.driver)
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-    usual, began = dispatch.longest_first, time.perf_counter()
+    usual = dispatch.longest_first
     if order == "as planned":
         dispatch.longest_first = lambda specs, _records: list(specs)
     try:
@@ -96,8 +95,8 @@ def simulate(kind: Kind, costs: Costs, repetition: int, workers: int, *, foresig
             )
             watched = _Watched()
             for event in _events(run, kind):
-                watched.see(event, clock.now)
-            return _schedule(kind, costs, repetition, order, run, executor, work, watched, time.perf_counter() - began)
+                watched.see(event, clock())
+            return _schedule(kind, costs, repetition, order, run, executor, work, watched)
     finally:
         dispatch.longest_first = usual
         shutil.rmtree(folder)
@@ -205,11 +204,10 @@ def _schedule(
     executor: SimulatedExecutor,
     work: _Work,
     watched: _Watched,
-    planning: float,
 ) -> Schedule:
     records = run.journal.state.records
-    end = executor.clock.now
-    used = {trial for trial in work.asked if trial in records}
+    end = executor.clock()
+    needed = {trial for trial in work.asked if trial in records}
     unused = [trial for trial in work.asked if trial not in records]
     return Schedule(
         kind=kind.name,
@@ -219,16 +217,16 @@ def _schedule(
         foresight=run.foresight,
         order=order,
         seconds=end,
-        work=sum(work.seconds[trial] for trial in used),
+        work=sum(work.seconds[trial] for trial in needed),
         path=sum(max((r.seconds for r in own), default=0.0) for own in watched.rounds),
         rounds=len(watched.rounds),
         trials=watched.trials,
-        ahead=len(unused),
-        hits=0,
+        begun_ahead=len(run.begun_ahead),
+        used=sum(trial in records for trial in run.begun_ahead),
         wasted=sum(work.seconds[trial] for trial in unused),
         idle={stage: _idle(executor, *span) for stage, span in watched.spans.items()},
         spans={stage: b - a for stage, (a, b) in watched.spans.items()},
-        planning=planning,
+        driver=executor.clock.driver,
         result=str({name: c["chosen"] for name, c in run.journal.state.conclusions.items()}),
     )
 
