@@ -17,7 +17,7 @@ from hptune.sampler import TpeSampler
 from hptune.stages import Knowledge, stage_named
 from hptune.trial import Task, TrialRecord, TrialSpec
 
-FUTURES = 8
+FUTURES = 4
 LATER = 0.9  # times the weight: what comes a round later
 
 
@@ -58,7 +58,7 @@ class Foresight:
         began = self._clock()
         pending = self._trials - len(done)
         if pending <= self._due:
-            self._due, self._found, self._more = pending // 2, [], foresee(self._outlook())
+            self._due, self._found, self._more = pending // 2, [], foresee(self._outlook(), FUTURES)
         yield from self._found
         for spec in self._more:
             if spec is not None:
@@ -68,7 +68,7 @@ class Foresight:
                 return
 
 
-def foresee(outlook: Outlook, futures: int = FUTURES) -> Iterator[TrialSpec | None]:
+def foresee(outlook: Outlook, futures: int) -> Iterator[TrialSpec | None]:
     """Yield the trials that may be planned next, once each, and None now and then in between, where finding them takes a while.
 
     A trial weighs the more the more futures have it, and the sooner. The heaviest comes first, so that futures are played no farther
@@ -78,7 +78,7 @@ def foresee(outlook: Outlook, futures: int = FUTURES) -> Iterator[TrialSpec | No
     going = [_rounds(outlook, Imagination(known, number)) for number in range(futures)]
     specs: dict[str, TrialSpec] = {}
     weights: dict[str, float] = {}
-    over = {spec.trial_id for spec in outlook.planned}
+    over = {*outlook.records, *(spec.trial_id for spec in outlook.planned)}
     weight = 1.0
     while going or weights:
         heaviest = max(weights, key=weights.__getitem__, default=None)

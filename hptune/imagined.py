@@ -61,15 +61,16 @@ class Imagination:
         own = self._known.candidates.get(candidate) or self._candidates.get(candidate)
         if own is not None:
             return _moved(own, spec, self._chance(NOISE))
-        near = min(self._known.runs, key=lambda record: _distance(record.spec, spec), default=None)
-        if near is None:
-            found = _moved(TrialRecord(spec=spec, status="completed", val_loss=1.0, metric=0.0), spec, self._chance(SPREAD))
-        elif not near.usable and near.spec.hyperparameters.lr <= spec.hyperparameters.lr:
+        near = sorted((_distance(record.spec, spec), at) for at, record in enumerate(self._known.runs))
+        nearest = self._known.runs[near[0][1]] if near else None
+        if nearest is not None and not nearest.usable and nearest.spec.hyperparameters.lr <= spec.hyperparameters.lr:
             return TrialRecord(spec=spec, status="diverged")
+        usable = next(((steps, self._known.runs[at]) for steps, at in near if self._known.runs[at].usable), None)
+        if usable is None:
+            found = _moved(TrialRecord(spec=spec, status="completed", val_loss=1.0, metric=0.0), spec, self._chance(SPREAD))
         else:
-            near = min((r for r in self._known.runs if r.usable), key=lambda record: _distance(record.spec, spec), default=near)
-            steps = min(_distance(near.spec, spec), FARTHEST)
-            found = _moved(near, spec, SLOPE * steps + self._chance(SPREAD * math.sqrt(steps)))
+            steps = min(usable[0], FARTHEST)
+            found = _moved(usable[1], spec, SLOPE * steps + self._chance(SPREAD * math.sqrt(steps)))
         self._candidates[candidate] = found
         return found
 

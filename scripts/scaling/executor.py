@@ -14,24 +14,28 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds since the run began: virtual ones, and those that the driver really computes between two results."""
+    """Seconds since the run began: virtual ones, and those, by `real`, that the driver computes between two results."""
 
+    real: Callable[[], float] = time.process_time
     now: float = 0.0
     driver: float = 0.0  # of them, what the driver took
-    _since: float | None = field(default_factory=time.process_time)
+    _since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.work()
 
     def __call__(self) -> float:
-        return self.now + (0.0 if self._since is None else time.process_time() - self._since)
+        return self.now + (0.0 if self._since is None else self.real() - self._since)
 
     def wait(self) -> None:
         """The driver waits for results from now on."""
         if self._since is not None:
-            worked = time.process_time() - self._since
+            worked = self.real() - self._since
             self.now, self.driver, self._since = self.now + worked, self.driver + worked, None
 
     def work(self) -> None:
         """The driver goes on."""
-        self._since = time.process_time()
+        self._since = self.real()
 
 
 @dataclass(frozen=True, slots=True)

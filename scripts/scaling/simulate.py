@@ -207,8 +207,8 @@ def _schedule(
 ) -> Schedule:
     records = run.journal.state.records
     end = executor.clock()
-    needed = {trial for trial in work.asked if trial in records}
-    unused = [trial for trial in work.asked if trial not in records]
+    spent = sum(work.seconds[trial] for trial in work.asked if trial in records)
+    busy = sum(min(b.ended, end) - b.began for b in executor.busy if b.began < end)
     return Schedule(
         kind=kind.name,
         costs=costs.name,
@@ -217,13 +217,13 @@ def _schedule(
         foresight=run.foresight,
         order=order,
         seconds=end,
-        work=sum(work.seconds[trial] for trial in needed),
+        work=spent,
         path=sum(max((r.seconds for r in own), default=0.0) for own in watched.rounds),
         rounds=len(watched.rounds),
         trials=watched.trials,
         begun_ahead=len(run.begun_ahead),
         used=sum(trial in records for trial in run.begun_ahead),
-        wasted=sum(work.seconds[trial] for trial in unused),
+        wasted=max(0.0, busy - spent),
         idle={stage: _idle(executor, *span) for stage, span in watched.spans.items()},
         spans={stage: b - a for stage, (a, b) in watched.spans.items()},
         driver=executor.clock.driver,
