@@ -18,6 +18,7 @@ from hptune.stages import Knowledge, stage_named
 from hptune.trial import Task, TrialRecord, TrialSpec
 
 FUTURES = 4
+MOST_TRIALS = 1000  # of a stage: beyond, playing it through takes seconds, and its rounds leave nobody idle for long
 LATER = 0.9  # times the weight: what comes a round later
 
 
@@ -72,8 +73,10 @@ def foresee(outlook: Outlook, futures: int) -> Iterator[TrialSpec | None]:
     """Yield the trials that may be planned next, once each, and None now and then in between, where finding them takes a while.
 
     A trial weighs the more the more futures have it, and the sooner. The heaviest comes first, so that futures are played no farther
-    than it takes to know it.
+    than it takes to know it. Nothing is foreseen from stages of more than `MOST_TRIALS`.
     """
+    if len(outlook.planned) > MOST_TRIALS:
+        return
     known = Known(outlook.records)
     going = [_rounds(outlook, Imagination(known, number)) for number in range(futures)]
     specs: dict[str, TrialSpec] = {}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from itertools import islice
 
 from hptune.stages.rounds import contender
-from hptune.trial import CurveSummary, Hyperparameters, TrialRecord, TrialSpec, is_result
+from hptune.trial import CurveSummary, TrialRecord, TrialSpec, is_result
 
 LOWEST_AT, WHERE = 0.6, 0.1  # of the way through a ramp, and how uncertain that is
 NEIGHBOURS = 64  # known trials among which the nearest is looked for, the latest ones
@@ -23,7 +22,7 @@ class Known:
 
     def __init__(self, records: Mapping[str, TrialRecord]) -> None:
         self.records = records
-        latest = list(islice(reversed(records.values()), NEIGHBOURS))
+        latest = list(records.values())[-NEIGHBOURS:]
         self.ramp = next((record for record in latest if record.spec.schedule.kind == "ramp" and record.curve.step), None)
         self.runs = [record for record in latest if record.spec.schedule.kind != "ramp"]
         self.candidates: dict[TrialSpec, TrialRecord] = {}
@@ -98,7 +97,7 @@ def _as_before(spec: TrialSpec, ramp: TrialRecord) -> TrialRecord:
 
 
 def _moved(near: TrialRecord, spec: TrialSpec, by: float) -> TrialRecord:
-    """A record of `spec` whose loss is that of `near` times e to the power of `by`; the metric, larger or smaller, moves against it."""
+    """A record of `spec` whose loss is that of `near` times e to the power of `by`; its metric, as if more were better, moves against it."""
     loss = near.val_loss * math.exp(by) if near.usable and near.val_loss > 0 else near.val_loss + by * abs(near.val_loss)
     metric = near.metric - by * abs(near.metric) if is_result(near.metric) else math.nan
     return TrialRecord(spec=spec, status=near.status, val_loss=loss, metric=metric, steps=spec.steps, samples=spec.samples)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 from scaling.chart import draw
@@ -59,7 +58,9 @@ def _jobs(costs: Sequence[Costs], workers: Sequence[int], seeds: int) -> list[Jo
         for kind in KINDS:
             for seed in range(1 if kind.sweep else seeds):
                 for count in sorted({1, *workers}):
-                    jobs += [(kind, own, seed, count, foresight, "longest first") for foresight in ((False, True) if count > 1 else (False,))]
+                    jobs += [
+                        (kind, own, seed, count, foresight, "longest first") for foresight in ((False, True) if count > 1 else (False,))
+                    ]
                 jobs += [(kind, own, seed, count, False, "as planned") for count in ORDERED]
     return jobs
 

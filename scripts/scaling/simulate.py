@@ -24,7 +24,7 @@ from scaling.costs import Costs
 from scaling.executor import Clock, SimulatedExecutor
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "unit"))
-from surfaces import Surface  # noqa: E402  (the made-up training that the stages are tested with)
+from surfaces import Surface
 
 MEMORY = Path("/dev/shm")  # where there is one, forcing a line to the disk costs nothing
 

@@ -152,7 +152,13 @@ def test_a_sweep_of_another_key_runs_second_seeds_ahead(tmp_path: Path) -> None:
         layout, executor = RunLayout(tmp_path / str(workers)), Workers(workers)
         with Journal(layout.journal) as journal:
             run = Run(
-                experiment=experiment(**SMALL), task=TASK, executor=executor, journal=journal, layout=layout, clock=executor.clock, foresight=foresight
+                experiment=experiment(**SMALL),
+                task=TASK,
+                executor=executor,
+                journal=journal,
+                layout=layout,
+                clock=executor.clock,
+                foresight=foresight,
             )
             return list(run_stage(run, "model.args.width", {"variants": variants(run.experiment)}))
 

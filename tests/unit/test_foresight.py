@@ -50,10 +50,8 @@ def outlooks(config: Experiment, train: Any) -> list[tuple[Outlook, list[TrialSp
             planned = [*planned, *new]
             records |= {spec.trial_id: train(spec) for spec in new[: len(new) // 2]}
             coming = {later: blocks[later] for later in names[at + 1 :]}
-            stand = Outlook(
-                experiment=config, task=TASK, progress=progress, stage=name, knowledge=k, planned=planned, records=dict(records), coming=coming
-            )  # fmt: skip
-            stands.append(stand)
+            here = {"stage": name, "knowledge": k, "planned": planned, "records": dict(records), "coming": coming}
+            stands.append(Outlook(experiment=config, task=TASK, progress=progress, **here))
             came.append(new)
             records |= {spec.trial_id: train(spec) for spec in new}
         done = [records[spec.trial_id] for spec in planned]
@@ -105,10 +103,11 @@ def test_second_seeds_come_first_while_the_first_ones_run() -> None:
 
 def test_the_next_stage_is_foreseen_around_the_best_so_far() -> None:
     outlook, _ = standing("momentum", -1)
-    start = stage_named("momentum").conclude(outlook.knowledge, [outlook.records[t] for t in ids(list(outlook.planned)) if t in outlook.records]).chosen
+    done = [outlook.records[trial] for trial in ids(list(outlook.planned)) if trial in outlook.records]
+    start = stage_named("momentum").conclude(outlook.knowledge, done).chosen
     assert start is not None
-    found = [spec for spec in foresee(outlook, 2) if spec is not None]
-    decays = {spec.hyperparameters.weight_decay for spec in found[:12] if spec.hyperparameters == start.but(weight_decay=spec.hyperparameters.weight_decay)}
+    found = [spec.hyperparameters for spec in foresee(outlook, 2) if spec is not None]
+    decays = {own.weight_decay for own in found[:12] if own.but(weight_decay=start.weight_decay) == start}
     assert len(decays) >= 3
 
 
@@ -141,6 +140,14 @@ def test_no_record_however_odd_raises(budget: dict[str, Any], rank_by: str) -> N
         assert len(list(islice(foresee(outlook, 2), 2000))) < 2000, "it ends"
 
 
+def test_a_stage_of_very_many_trials_is_not_played_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    outlook, _ = standing("momentum")
+    monkeypatch.setattr("hptune.foresight.MOST_TRIALS", len(outlook.planned))
+    assert list(foresee(outlook, 1))
+    monkeypatch.setattr("hptune.foresight.MOST_TRIALS", len(outlook.planned) - 1)
+    assert not list(foresee(outlook, 1))
+
+
 class Ticking:
     """A clock that goes on by one second each time it is read."""
 
@@ -157,12 +164,13 @@ def test_one_call_takes_no_longer_than_its_patience_and_the_next_goes_on() -> No
     whole = ids(list(foresee(outlook, FUTURES)))
     foresight = Foresight(lambda: outlook, 4, clock=Ticking(), patience=20.0)
     found: list[str] = []
-    for calls in range(100):  # noqa: B007
+    calls = 0
+    while len(found) < len(whole):
+        calls += 1
         before, found = found, ids(list(foresight([])))
         assert found[: len(before)] == before
         assert len(found) <= len(before) + 21
-        if len(found) == len(whole):
-            break
+        assert calls < 100
     assert found == whole
     assert calls > 2
 

@@ -299,7 +299,9 @@ def test_every_item_carries_what_the_run_shares(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "r")
     config = experiment(stages={"batch_size": {"values": [32, 64], "compare": "time"}})
     with Journal(layout.journal) as journal:
-        run = Run(experiment=config, task=TASK, executor=SerialExecutor(Carried()), journal=journal, layout=layout, leads={TASK.task_id: "here"})
+        run = Run(
+            experiment=config, task=TASK, executor=SerialExecutor(Carried()), journal=journal, layout=layout, leads={TASK.task_id: "here"}
+        )
         list(run_stages(run, ["lr_range", "batch_size"]))
     assert len(carried) > 4
     assert set(carried) == {"here"}
