@@ -97,7 +97,7 @@ def _as_before(spec: TrialSpec, ramp: TrialRecord) -> TrialRecord:
 
 
 def _moved(near: TrialRecord, spec: TrialSpec, by: float) -> TrialRecord:
-    """A record of `spec` whose loss is that of `near` times e to the power of `by`; its metric, as if more were better, moves against it."""
+    """A record of `spec` whose loss is that of `near` times e to the power of `by`; its metric moves the other way."""
     loss = near.val_loss * math.exp(by) if near.usable and near.val_loss > 0 else near.val_loss + by * abs(near.val_loss)
     metric = near.metric - by * abs(near.metric) if is_result(near.metric) else math.nan
     return TrialRecord(spec=spec, status=near.status, val_loss=loss, metric=metric, steps=spec.steps, samples=spec.samples)

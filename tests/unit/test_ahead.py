@@ -108,7 +108,7 @@ def test_workers_that_run_ahead_end_a_run_sooner(tmp_path: Path) -> None:
     waited, ahead = Workers(16), Workers(16)
     run_in(tmp_path / "waited", waited, experiment(**SMALL), foresight=False)
     run_in(tmp_path / "ahead", ahead, experiment(**SMALL))
-    assert ahead.clock() < 0.7 * waited.clock()
+    assert ahead.clock() < 0.54 * waited.clock(), "0.58 where it sees no further than the stage under way"
 
 
 def test_without_foresight_idle_workers_wait(tmp_path: Path) -> None:

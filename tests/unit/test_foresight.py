@@ -127,7 +127,7 @@ def test_nothing_is_foreseen_of_stages_that_are_not_asked_for() -> None:
 
 
 def test_a_stage_without_a_share_of_the_budget_is_passed_over() -> None:
-    outlook, _ = outlooks(experiment(budget={"epochs": 10, "search_epochs": 2, "search": 3}), Surface())[0]
+    outlook, _ = outlooks(experiment(budget={"epochs": 10, "search_epochs": 2, "search": 1}), Surface())[0]
     found = [spec for spec in foresee(outlook, 2) if spec is not None]
     assert any(spec.repetition >= 1000 for spec in found), "confirm comes after stages that get nothing"
 
