@@ -80,25 +80,26 @@ def _outcomes(run: Run, wanted: Mapping[str, TrialSpec], foreseen: Callable[[], 
                 outcome = _outcome(run.underway.pop(number), result)
                 if outcome.record.trial_id in wanted:
                     yield outcome
-                elif outcome.record.status in ("completed", "diverged"):  # others may do better when it is their turn
+                elif outcome.record.status in ("completed", "diverged"):  # what failed is tried again when it is its turn
                     run.ahead[outcome.record.trial_id] = outcome
                 _occupy(run, foreseen)
     except BaseException:
         run.underway.clear()
         raise
     for number in run.executor.withdraw():
-        del run.underway[number]
+        run.begun_ahead.discard(run.underway.pop(number).trial_id)
 
 
 def _occupy(run: Run, foreseen: Callable[[], Iterable[TrialSpec]]) -> None:
-    """Give idle workers trials that may be planned next."""
+    """Give idle workers trials that may be planned next, each once."""
     room = run.executor.idle if run.foresight else 0
     if room <= 0:
         return
-    known = {*run.ahead, *(spec.trial_id for spec in run.underway.values())}
+    wanted = {spec.trial_id for spec in run.underway.values()}
     for spec in foreseen():
-        if spec.trial_id not in known and spec.trial_id not in run.journal.state.records:
-            known.add(spec.trial_id)
+        trial = spec.trial_id
+        if trial not in wanted and trial not in run.begun_ahead and trial not in run.journal.state.records:
+            run.begun_ahead.add(trial)
             run.underway[run.executor.submit(run.item(spec), spare=True)] = spec
             room -= 1
             if not room:

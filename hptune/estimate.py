@@ -12,13 +12,14 @@ from hptune.config.fields import is_file_target
 from hptune.config.loader import LoadedConfig, dump_config
 from hptune.config.schema import Experiment
 from hptune.executors import resolve
+from hptune.imagined import ramped
 from hptune.knowledge import Finished, Progress, enabled_stages, seconds_per_short_run, stage_knowledge
 from hptune.report.trackers import require
 from hptune.session import default_run_dir
 from hptune.stages import Knowledge, stage_named
 from hptune.stages.refine import Space
 from hptune.travel import user_code
-from hptune.trial import Calibration, CalibrationRequest, CurveSummary, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
 
 FEWEST_HELD_OUT, FEWEST_OF_A_CLASS = 50, 10  # validation samples: one more of fifty right is 2 % of accuracy
 FEWEST_STEPS = 10  # of a short run: under 1cycle each of its phases has but a few
@@ -235,14 +236,8 @@ def _imagined(name: str, knowledge: Knowledge) -> list[TrialRecord]:
 
 
 def _record(spec: TrialSpec, start: Hyperparameters) -> TrialRecord:
-    points = len(spec.evaluate_at)
     if spec.schedule.kind == "ramp":
-        # A loss that is lowest at three fifths of the ramp.
-        low, high = spec.schedule.min_lr, spec.hyperparameters.lr
-        lr = tuple(low * (high / low) ** (i / max(1, points - 1)) for i in range(points))
-        loss = tuple(1.0 + abs(i / points - 0.6) for i in range(points))
-        curve = CurveSummary(step=spec.evaluate_at, lr=lr, train_loss=loss, val_loss=loss, metric=loss)
-        return TrialRecord(spec=spec, status="completed", val_loss=loss[-1], curve=curve, steps=spec.steps, samples=spec.samples)
+        return ramped(spec)
     distance = 0.0 if spec.hyperparameters == start else 0.01
     return TrialRecord(spec=spec, status="completed", val_loss=1.0 + distance, steps=spec.steps, samples=spec.samples)
 

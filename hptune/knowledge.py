@@ -21,6 +21,7 @@ from hptune.analysis.recommendation import (
 )
 from hptune.config.schema import Experiment
 from hptune.stages.base import EVALUATIONS, STAGES, Knowledge
+from hptune.stages.batch_size import relative_speeds
 from hptune.trial import Calibration, Hyperparameters, Task, TrialRecord
 
 
@@ -86,7 +87,10 @@ def enabled_stages(experiment: Experiment) -> tuple[str, ...]:
 def stage_knowledge(
     name: str, experiment: Experiment, task: Task, progress: Progress, *, settings: Mapping[str, Any], seconds_per_run: float | None = None
 ) -> Knowledge:
-    """What stage `name` is told. `seconds_per_run`: wall seconds of one short-run equivalent, for budgets given as time."""
+    """What stage `name` is told. `seconds_per_run`: wall seconds of one short-run equivalent, for budgets given as time.
+
+    The settings of the stage batch_size may hold what was measured: `seconds_per_step`, pairs of a size and its seconds.
+    """
     earlier = progress.before(name)
     conclusions = [stage.conclusion for stage in earlier]
     baseline = experiment.baseline_hyperparameters()
@@ -110,7 +114,7 @@ def stage_knowledge(
         rank_by=experiment.rank_by,
         larger_is_better=experiment.metric.larger_is_better,
         noise=sum((c.noise for c in conclusions if length_of(c) == 1), Noise()) if experiment.rank_by == "val_loss" else Noise(),
-        speeds=known_speeds(earlier),
+        speeds=relative_speeds(dict(measured), baseline) if (measured := settings.get("seconds_per_step")) else known_speeds(earlier),
         history=tuple(dict.fromkeys(r.trial_id for stage in earlier for r in stage.records if r.spec.schedule.kind != "ramp")),
     )
     if name == "confirm":

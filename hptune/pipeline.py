@@ -10,6 +10,8 @@ import json
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from statistics import fmean
 from typing import Any
 
 from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
@@ -17,13 +19,16 @@ from hptune.confidential import hide_values
 from hptune.config.schema import Experiment
 from hptune.dispatch import execute
 from hptune.errors import StageError
+from hptune.foresight import Foresight, Outlook
 from hptune.knowledge import Finished, Progress, stage_knowledge
 from hptune.running import Event, Remark, RoundPlanned, Run, StageConcluded, StageStarted, TrialDone
 from hptune.sampler import TpeSampler
 from hptune.stages import Knowledge, stage_named
-from hptune.stages.batch_size import relative_speeds
 from hptune.store.journal import Journal
 from hptune.trial import Task, TrialRecord, TrialSpec
+
+PATIENCE, LEAST_PATIENCE = 0.1, 0.2  # of the seconds of a trial, and seconds: how long the driver may think ahead at a time
+MOST_RECENT = 100  # trials that tell how long one takes
 
 
 def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
@@ -31,20 +36,31 @@ def run_stages(run: Run, stages: Sequence[str]) -> Iterator[Event]:
 
     Raises StageError where no trial of a stage ended with a usable loss.
     """
-    for name in stages:
-        yield from run_stage(run, name, _block(run.experiment, name))
+    _journal_task(run)
+    began = run.clock()
+    blocks = {name: _block(run.experiment, name) for name in stages}
+    if "batch_size" in blocks and blocks["batch_size"]["compare"] == "time":  # now, while no trial has to end before it can be measured
+        blocks["batch_size"]["seconds_per_step"] = yield from calibrated_sizes(run, blocks["batch_size"])
+    run.progress = replace(run.progress, elapsed=run.progress.elapsed + run.clock() - began)
+    for at, name in enumerate(stages, 1):
+        run.coming = {later: blocks[later] for later in stages[at:]}
+        yield from _stage(run, name, blocks[name])
+    yield from _told_ahead(run)
 
 
 def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
     """Run one stage with `settings` and add it to the run's progress."""
-    if run.task.task_id != next(reversed(run.journal.state.tasks), None):
-        run.journal.append("task", hide_values(asdict(run.task), os.environ))
+    yield from _stage(run, name, settings)
+    yield from _told_ahead(run)
+
+
+def _stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Event]:
+    _journal_task(run)
     began = run.clock()
-    if name == "batch_size" and settings["compare"] == "time":
-        settings = {**settings, "seconds_per_step": (yield from calibrated_sizes(run, settings))}
-    knowledge = yield from _knowledge(run, name, settings)
+    seconds = (yield from seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
+    knowledge = _knowledge(run, name, settings, seconds)
     yield StageStarted(stage=name, knowledge=knowledge)
-    knowledge, done = yield from _rounds(run, name, knowledge, began)
+    knowledge, done = yield from _rounds(run, name, knowledge, began, seconds)
     if not done:
         yield Remark(text=f"{name}: passed over, the search budget is spent")
         return
@@ -55,6 +71,13 @@ def run_stage(run: Run, name: str, settings: Mapping[str, Any]) -> Iterator[Even
     yield StageConcluded(conclusion=conclusion)
     if conclusion.chosen is None:
         raise StageError(f"stage {name}: {conclusion.sentence}")
+
+
+def _told_ahead(run: Run) -> Iterator[Remark]:
+    """Say what idle workers did ahead, where they did."""
+    if begun := len(run.begun_ahead):
+        used = sum(trial in run.journal.state.records for trial in run.begun_ahead)
+        yield Remark(text=f"idle workers ran {begun} trial{'s' * (begun > 1)} ahead of the plan, of which it came to {used or 'none'}")
 
 
 def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Progress:
@@ -80,17 +103,15 @@ def elapsed_before(journal: Journal) -> float:
     return max((float(record["elapsed"]) for record in journal.state.others.get("clock", ())), default=0.0)
 
 
-def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generator[Event, None, tuple[Knowledge, list[TrialRecord]]]:
+def _rounds(
+    run: Run, name: str, knowledge: Knowledge, began: float, seconds: float | None
+) -> Generator[Event, None, tuple[Knowledge, list[TrialRecord]]]:
     """Plan and run rounds until the stage has what it needs; return its records in plan order.
 
     Where a batch turns out to be more than memory holds, the stage is planned again with micro-batches: what fits is the same trial
     as before. The knowledge that this leaves is returned too.
     """
     records = run.journal.state.records
-
-    def foreseen(_so_far: Sequence[TrialRecord]) -> list[TrialSpec]:
-        return []
-
     stage = stage_named(name, TpeSampler(records[t] for t in knowledge.history) if name == "refine" else None)
     planned: list[TrialSpec] = []
     done: list[TrialRecord] = []
@@ -105,7 +126,9 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
         yield RoundPlanned(stage=name, trials=len(new), known=known)
         if len(missing) > 1:
             yield from settle_workers(run)
-        for record in execute(run, missing, foreseen):
+        ahead = partial(_outlook, run, name, knowledge, planned, seconds)
+        foresight = Foresight(ahead, len(missing), clock=run.clock, patience=_patience(run))
+        for record in execute(run, missing, foresight):
             if run.experiment.budget.search_seconds is not None and name != "confirm":
                 run.journal.append("clock", {"elapsed": _spent(run, name, began)})
             yield TrialDone(stage=name, record=record)
@@ -117,13 +140,35 @@ def _rounds(run: Run, name: str, knowledge: Knowledge, began: float) -> Generato
     return knowledge, done
 
 
-def _knowledge(run: Run, name: str, settings: Mapping[str, Any]) -> Generator[Event, None, Knowledge]:
+def _outlook(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialSpec], seconds: float | None) -> Outlook:
+    """What the run knows now, with what idle workers have done already."""
+    return Outlook(
+        experiment=run.experiment,
+        task=_task(run),
+        progress=run.progress,
+        stage=name,
+        knowledge=knowledge,
+        planned=planned,
+        records={**run.journal.state.records, **{trial: outcome.record for trial, outcome in run.ahead.items()}},
+        coming=run.coming,
+        seconds_per_run=seconds,
+    )
+
+
+def _patience(run: Run) -> float:
+    """Seconds for which the driver may think ahead: a small part of a usual trial."""
+    seconds = [record.seconds for record in run.journal.state.records.values() if record.seconds > 0]
+    return max(LEAST_PATIENCE, PATIENCE * fmean(seconds[-MOST_RECENT:])) if seconds else LEAST_PATIENCE
+
+
+def _task(run: Run) -> Task:
+    """The run's task, with no more samples at a time than fitted into memory."""
+    return replace(run.task, numerics=run.task.numerics.within(samples_that_fit(run)))
+
+
+def _knowledge(run: Run, name: str, settings: Mapping[str, Any], seconds: float | None) -> Knowledge:
     """Return the stage's knowledge; one that the journal holds is taken up again where only a time budget's share differs."""
-    seconds = (yield from seconds_per_run(run)) if run.experiment.budget.search_seconds is not None else None
-    task = replace(run.task, numerics=run.task.numerics.within(samples_that_fit(run)))
-    knowledge = stage_knowledge(name, run.experiment, task, run.progress, settings=settings, seconds_per_run=seconds)
-    if name == "batch_size" and "seconds_per_step" in settings:
-        knowledge = replace(knowledge, speeds=relative_speeds(dict(settings["seconds_per_step"]), knowledge.baseline))
+    knowledge = stage_knowledge(name, run.experiment, _task(run), run.progress, settings=settings, seconds_per_run=seconds)
     plan = run.journal.state.plans.get(name)
     if plan is not None and seconds is not None:
         journalled = Knowledge.from_json(plan["knowledge"])
@@ -145,6 +190,12 @@ def _spent(run: Run, name: str, began: float) -> float:
 def _block(experiment: Experiment, name: str) -> dict[str, Any]:
     block: dict[str, Any] = getattr(experiment.stages, name).model_dump()
     return block
+
+
+def _journal_task(run: Run) -> None:
+    """Name the task as the current one unless it is already."""
+    if run.task.task_id != next(reversed(run.journal.state.tasks), None):
+        run.journal.append("task", hide_values(asdict(run.task), os.environ))
 
 
 def _journal_plan(run: Run, name: str, knowledge: Knowledge, planned: Sequence[TrialSpec], new: int) -> None:

@@ -66,8 +66,9 @@ class Run:
     `variants` maps the task ids of a key sweep to their experiments; `clock` counts seconds and never goes back. `most_workers`: how
     many trials at once are to be tried on each device, before the first round, to find what it does best with; 1 where that is settled.
     `leads`: by task id, what goes to the workers with every item of that task: how they find what this process has loaded already.
-    `underway`: the trials that the executor has, by their numbers there. `ahead`: what idle workers did before it was planned; it is
-    in no journal and no table until it is. `foresight`: whether they do so.
+    `underway`: the trials that the executor has, by their numbers there. `begun_ahead`: those that idle workers began before they were
+    planned. `ahead`: what came of these; it is in no journal and no table until it is planned. `foresight`: whether they do so.
+    `coming`: the stages that follow, with their settings.
     """
 
     experiment: Experiment
@@ -81,8 +82,10 @@ class Run:
     most_workers: int = 1
     leads: Mapping[str, Any] = field(default_factory=dict)
     underway: dict[int, TrialSpec] = field(default_factory=dict)
+    begun_ahead: set[str] = field(default_factory=set)
     ahead: dict[str, TrialOutcome] = field(default_factory=dict)
     foresight: bool = False
+    coming: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def item(self, request: TrialSpec | CalibrationRequest) -> tuple[Experiment, TrialSpec | CalibrationRequest, Any]:
         """What a worker gets for a trial or a calibration."""

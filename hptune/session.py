@@ -75,6 +75,7 @@ class Session:
                 variants=self.crew.experiments,
                 leads=self.crew.leads,
                 most_workers=self.crew.most_workers,
+                foresight=self.experiment.executor.foresight,
             )
             self.tracking = Tracking(self.experiment.tracking, self.layout.tracking, self.experiment.name)
             self._tell_what_is_known()

@@ -121,11 +121,12 @@ FewOrAuto = Annotated[
 class ExecutorSection(Section):
     """Where and how trials run.
 
-    `heartbeat`: a worker process that gives no sign of life for so long is replaced. `threads`, `micro_batch` and `compile` change how
-    numbers are rounded, so they belong to a trial; `auto` is by a fixed rule. So do `devices_per_trial`, which train one network together,
-    each on its rows of every batch, and `sync_batch_norm`, with which batch norm then sees the whole batch. `address`, `cpus_per_trial` and
-    `gpus_per_trial` are for Ray: the cluster (auto: the one this machine belongs to, or else one on this machine), and what a trial takes
-    of it (auto: a CPU for each thread; a GPU where there are any); fractions of a GPU are trials that share one.
+    `heartbeat`: a worker process that gives no sign of life for so long is replaced. `foresight`: idle workers begin trials that
+    will probably be planned next, which changes no result. `threads`, `micro_batch` and `compile` change how numbers are rounded, so they
+    belong to a trial; `auto` is by a fixed rule. So do `devices_per_trial`, which train one network together, each on its rows of every
+    batch, and `sync_batch_norm`, with which batch norm then sees the whole batch. `address`, `cpus_per_trial` and `gpus_per_trial` are for
+    Ray: the cluster (auto: the one this machine belongs to, or else one on this machine), and what a trial takes of it (auto: a CPU for
+    each thread; a GPU where there are any); fractions of a GPU are trials that share one.
     """
 
     name: Literal["auto", "serial", "process", "ray"] = "auto"
@@ -134,6 +135,7 @@ class ExecutorSection(Section):
     cpus_per_trial: Annotated[Positive | Literal["auto"], needs("a number of CPUs, or auto")] = "auto"
     gpus_per_trial: Annotated[NonNegative | Literal["auto"], needs("a number of GPUs, or auto")] = "auto"
     heartbeat: Annotated[str | Literal[False], needs(HEARTBEAT)] = "30m"
+    foresight: bool = True
     threads: FewOrAuto = "auto"
     micro_batch: CountOrAuto = "auto"  # samples of one forward pass; auto: whole batches, fewer where memory does not suffice
     compile: Annotated[bool | Literal["auto"], needs("true, false or auto")] = "auto"

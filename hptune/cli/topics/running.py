@@ -66,6 +66,10 @@ def executors() -> str:
         doubled, up to a limit, as long as steps per second grow by at least {100 * (WORTH_DOUBLING - 1):g} % and twice as much would
         fill at most {100 * MOST_MEMORY:g} % of the device's memory. The number is journalled.
 
+        Workers that have nothing to do begin trials that will probably be planned next: further seeds, the next stage around what leads,
+        the baseline at full length. What comes of them is in no journal, table or figure unless it is planned, and no result depends on
+        it. At the end a run says how many there were and how many of them it came to. executor.foresight: false leaves idle workers idle.
+
         A worker that dies, or gives no sign of life for executor.heartbeat ({ExecutorSection().heartbeat} by default), is replaced; its
         trial is tried once more, then recorded as failed with the reason, and the search goes on. Under serial, code that ends the
         process ends hptune: --executor process keeps the two apart. Workers end with the process that started them, however it ends.

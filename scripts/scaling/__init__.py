@@ -1,0 +1,1 @@
+"""What `scripts/simulate_scaling` consists of."""
