@@ -165,7 +165,7 @@ class Pool(ABC, Generic[W]):
         try:
             yield from self._take_early()
             while self._jobs.wanted:
-                self._grow(min(self.workers, len(self._jobs.items)))
+                self._grow(min(self.workers, self._demand()))
                 self._hand_out()
                 results = self._collect()
                 self._hand_out()  # before the caller takes its time over the results
@@ -214,6 +214,10 @@ class Pool(ABC, Generic[W]):
     def _take_early(self) -> list[tuple[int, Any]]:
         early, self._early = self._early, []
         return early
+
+    def _demand(self) -> int:
+        """How many workers there is work for."""
+        return len(self._jobs.items)
 
     def _grow(self, size: int) -> None:
         while len(self._pool) < size:

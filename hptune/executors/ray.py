@@ -163,6 +163,15 @@ class RayExecutor(Pool[RayWorker]):
             worker.watch(self.heartbeat, waited)
         return [speakers[task] for task in heard]
 
+    @property
+    def idle(self) -> int:
+        """See `Executor.idle`: of the workers that there are."""
+        return max(0, min(self.workers, sum(worker.ready for worker in self._pool)) - len(self._jobs.items))
+
+    def _demand(self) -> int:
+        """How many workers are to be asked for: what is spare is no reason for a cluster to grow."""
+        return sum(worker.number is not None for worker in self._pool) + len(self._jobs.queue)
+
     def _grow(self, size: int) -> None:
         """Ask for more workers; no longer for those that the cluster had no place for, where no item waits for them any more."""
         waiting = [worker for worker in self._pool if not worker.ready and worker.number is None]

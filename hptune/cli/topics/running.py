@@ -61,22 +61,19 @@ def executors() -> str:
         kept for the whole run; ray runs them on a cluster (hptune explain cluster). auto, the default, is process unless there is to be
         one worker only. Long trials are begun first. The executor changes no trial, and stages wait for all trials of a round.
 
-        On a CPU there is one worker for each executor.threads cores. With several GPUs of one model each worker has one for itself
-        (CUDA_VISIBLE_DEVICES). Where auto finds that one trial leaves a CUDA device mostly idle, the number of workers on each is
+        On a CPU there is one worker for each executor.threads cores. With several GPUs of one model each worker has one for itself.
+        Where auto finds that one trial leaves a CUDA device mostly idle, the number of workers on each is
         doubled, up to a limit, as long as steps per second grow by at least {100 * (WORTH_DOUBLING - 1):g} % and twice as much would
-        fill at most {100 * MOST_MEMORY:g} % of the device's memory. The number is journalled.
+        fill at most {100 * MOST_MEMORY:g} % of the device's memory.
 
-        Workers that have nothing to do begin trials that will probably be planned next: further seeds, the next stage around what leads,
-        the baseline at full length. What comes of them is in no journal, table or figure unless it is planned, and no result depends on
-        it. At the end a run says how many there were and how many of them it came to. executor.foresight: false leaves idle workers idle.
+        Idle workers begin trials that will probably be planned next: further seeds, the next stage around what leads. What comes of them
+        enters nothing unless it is planned; the end of a run says how many were. executor.foresight: false leaves idle workers idle.
 
         A worker that dies, or gives no sign of life for executor.heartbeat ({ExecutorSection().heartbeat} by default), is replaced; its
-        trial is tried once more, then recorded as failed with the reason, and the search goes on. Under serial, code that ends the
-        process ends hptune: --executor process keeps the two apart. Workers end with the process that started them, however it ends.
+        trial is tried once more, then recorded as failed with the reason. Under serial, code that ends the process ends hptune.
 
         A trial that runs out of memory beside others is tried again alone before it counts. A batch that does not fit is accumulated in
-        smaller pieces, which batch norm then sees. An exception in your code is a failed trial; while data and model are first built it
-        ends the command with exit status 2.
+        smaller pieces, or takes several devices: executor.devices_per_trial. An exception in your code is a failed trial.
         """
 
 
