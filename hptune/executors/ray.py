@@ -207,32 +207,42 @@ def _archive(folder: Path) -> tuple[bytes, str]:
     return content.getvalue(), digest.hexdigest()[:16]
 
 
-def _check_reachable(address: str) -> None:
-    """Raise ConfigError where nobody listens at `address`, a host and a port: ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE).close()
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
-
-
 def _connect(address: str) -> None:
     """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
-    meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    _check_reachable(meant)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    meant = address if address != "auto" else os.environ.get("RAY_ADDRESS") or _running_here() or LOCAL
     with _handlers_kept():
+        if meant == LOCAL:
+            ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
+            return
         try:
-            if address != LOCAL:
-                ray.init(address=address, **common)
-                return
-        except ConnectionError as error:
-            if address != "auto":
-                raise ConfigError(f"there is no Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
+            if (place := _place(meant)) is not None:  # ray itself would try for minutes
+                socket.create_connection(place, timeout=REACHABLE).close()
+            ray.init(address=meant, **common)
+        except OSError as error:
+            raise ConfigError(f"there is no Ray cluster at {meant}: {said_by(error)}", key="executor.address") from error
         except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"cannot use the Ray cluster at {address}: {said_by(error)}", key="executor.address") from error
-        ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
+            raise ConfigError(f"cannot use the Ray cluster at {meant}: {said_by(error)}", key="executor.address") from error
+
+
+def _running_here() -> str | None:
+    """The address of the cluster that `ray start` had this machine join last, where it still answers.
+
+    Ray's own search would also find clusters that belong to other programs and end with them, and waits for one that is gone.
+    """
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    with contextlib.suppress(OSError):
+        address = note.read_text(encoding="utf-8").strip()
+        if (place := _place(address)) is not None:
+            socket.create_connection(place, timeout=REACHABLE).close()
+            return address
+    return None
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port of an address that has them."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdecimal() and int(port) < 2**16 else None
 
 
 @contextlib.contextmanager

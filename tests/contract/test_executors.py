@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from hptune.cores import available_cores
 from hptune.errors import ConfigError, DeviceLostError, HptuneError, InputError, UserCodeError
 from hptune.executors import make_executor, resolve
 from hptune.executors.base import Executor, Failure
+from hptune.executors.needs import Needs
 from hptune.executors.pool import Pool
 from hptune.executors.process import ProcessExecutor
 from hptune.executors.serial import SerialExecutor
@@ -537,6 +539,36 @@ def test_code_that_workers_cannot_load_is_one_message(tmp_path: Path, monkeypatc
 def test_workers_do_not_load_torch(pool: MakePool) -> None:
     with pool(work.loaded, 1) as executor:
         assert list(executor.map(["torch", "hptune.executors.worker"])) == [(0, False), (1, True)]
+
+
+@pytest.mark.parametrize(
+    ("needs", "resources", "fitting"),
+    [
+        (Needs(), {"CPU": 8.0}, 8),
+        (Needs(cpus=3), {"CPU": 8.0}, 2),
+        (Needs(gpus=1), {"CPU": 8.0}, 0),
+        (Needs(gpus=1), {"CPU": 8.0, "GPU": 4.0}, 4),
+        (Needs(gpus=2), {"CPU": 8.0, "GPU": 5.0}, 2),
+        (Needs(cpus=0.5, gpus=0.3), {"CPU": 8.0, "GPU": 2.0}, 6),
+        (Needs(cpus=4, gpus=0.1), {"CPU": 8.0, "GPU": 2.0}, 2),
+    ],
+)
+def test_what_a_node_holds(needs: Needs, resources: dict[str, float], fitting: int) -> None:
+    assert needs.fit(resources) == fitting
+
+
+def test_a_note_of_a_cluster_that_is_gone_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from hptune.executors.ray import _running_here
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert _running_here() is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}\n")
+        assert _running_here() == f"127.0.0.1:{port}"
+    assert _running_here() is None
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ import pytest
 from surfaces import Surface
 
 from hptune.config.schema import Experiment
+from hptune.dispatch import longest_first
 from hptune.errors import DeviceLostError, StageError
 from hptune.executors.serial import SerialExecutor
 from hptune.knowledge import enabled_stages
 from hptune.pipeline import elapsed_before, resume_progress, run_stages
 from hptune.running import Remark, Run, StageConcluded, StageStarted, TrialDone
+from hptune.schedules import Schedule
 from hptune.store.journal import Journal, replay
 from hptune.store.layout import RunLayout
-from hptune.trial import Calibration, CalibrationRequest, Curve, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
+from hptune.trial import Calibration, CalibrationRequest, Curve, Hyperparameters, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
 
 TASK = Task(
     task_id="t1", identity={}, train_samples=1280, val_samples=320, test_samples=320, classes=10, parameters=100, numerics=Numerics()
@@ -421,3 +423,17 @@ def test_the_number_of_workers_is_measured_once(tmp_path: Path) -> None:
     again = Device(Training(), best=1)
     on_device(tmp_path / "r", again)
     assert again.sizes == [4]
+
+
+def test_long_trials_go_first_as_far_as_records_tell() -> None:
+    def spec(batch_size: int, steps: int) -> TrialSpec:
+        own = Hyperparameters(lr=0.1, batch_size=batch_size, momentum=0.9, momentum_min=0.85, weight_decay=0.0)
+        return TrialSpec(
+            task="t", hyperparameters=own, schedule=Schedule(), steps=steps, seed=0, repetition=0, evaluate_at=(steps,)
+        )  # fmt: skip
+
+    small, large, long = spec(10, 100), spec(100, 12), spec(10, 110)
+    assert longest_first([small, large, long], []) == [large, long, small]  # by samples
+    records = [TrialRecord(spec=s, status="completed", samples=n, seconds=1.0) for s, n in ((small, 100), (large, 1000))]
+    assert longest_first([large, small, long], records) == [long, small, large]  # large batches are ten times as fast
+    assert longest_first([small, replace(small, seed=1)], records) == [small, replace(small, seed=1)]
