@@ -70,6 +70,8 @@ class LocalCrew:
             room = self._leaves_room()
             executor = stack.enter_context(self._executor(device, room=room))
             self.most_workers = MOST_WORKERS if room and experiment.executor.workers == "auto" else 1
+            if starts and executor.places > 1:
+                executor.start()
         elif self.task.numerics.threads > 1 and experiment.executor.workers == "auto":
             _, executor.workers = resolve(
                 experiment.executor.name, "auto", device, threads=self.task.numerics.threads * experiment.executor.devices_per_trial
