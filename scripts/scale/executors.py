@@ -65,15 +65,15 @@ def measure(name: str, values: int, epochs: float, root: str) -> dict[str, Any]:
         "model": {"name": "small_cnn", "args": {"width": 16}},
         "budget": {"epochs": epochs, "search_epochs": epochs},
         "seeds": 1,
-        "stages": {"weight_decay": {"values": [float(f"{10 ** (-5 + 4 * i / values):.3g}") for i in range(values)], "bisect": False}},
+        "stages": {"momentum": {"values": [round(0.8 + 0.19 * i / values, 4) for i in range(values)]}},  # one round, whatever comes out
         "device": "cpu",
-        "executor": {"name": name, "threads": 1, "foresight": False},
+        "executor": {"name": name, "threads": 1},
     }
     began = time.perf_counter()
     marks: dict[str, float] = {}
     records = []
     with silence(), open_session(from_tree(tree, Path(root).parent), run_dir=Path(root)) as session:
-        for event in session.run(["weight_decay"]):
+        for event in session.run(["momentum"]):
             match event:
                 case StageStarted():
                     marks["started"] = time.perf_counter()
@@ -83,7 +83,7 @@ def measure(name: str, values: int, epochs: float, root: str) -> dict[str, Any]:
                     marks["concluded"] = time.perf_counter()
                 case _:
                     pass
-        rows = list(csv.DictReader(session.layout.table("weight_decay", "csv").read_text().splitlines()))
+        rows = list(csv.DictReader(session.layout.table("momentum", "csv").read_text().splitlines()))
     kept = [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
     return {
         "opening": marks["started"] - began,
@@ -134,7 +134,7 @@ def _compared(found: Mapping[str, Sequence[Mapping[str, Any]]], arguments: argpa
             targets.append(at_least(f"{name} over {first}, the stage", WANTED[name], spread.median))
     return Comparison(
         name="executors",
-        title=f"A sweep of {arguments.values} weight decays, {arguments.epochs:g} epochs each",
+        title=f"A sweep of {arguments.values} momentums, {arguments.epochs:g} epochs each",
         rows=tuple(rows),
         targets=tuple(targets),
         notes=(
