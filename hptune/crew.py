@@ -135,7 +135,6 @@ class RayCrew:
         self._luggage = Luggage(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hptune-"))))
         self._luggage.pack(experiment)
         self._boxes: dict[str, Any] = {}
-        self._stored: Any = None
         self.executor: RayExecutor = stack.enter_context(
             make_ray_executor(
                 perform,
@@ -162,6 +161,8 @@ class RayCrew:
         from hptune.engine.sharing import data_key
         from hptune.engine.shipping import Shipment
 
+        if self._luggage.pack(experiment):
+            self.executor.carry(self._luggage.root)
         there = self._luggage.unpacked(experiment)
         lead = Shipment(key=data_key(there), box=self._box(experiment), folders=self._luggage.folders)
         [(_, task)] = self.executor.map([(there, Opening(), lead)])

@@ -23,24 +23,32 @@ MANY = 200  # files beside it that do
 
 @dataclass(slots=True)
 class Luggage:
-    """A folder to travel. `folders`: names in it, and whose copies they are."""
+    """A folder to travel. `folders`: names in it, and whose copies they are. `holds`: the places that were packed."""
 
     root: Path
     folders: dict[str, str] = field(default_factory=dict)
+    holds: set[str] = field(default_factory=set)
 
-    def pack(self, experiment: Experiment) -> None:
-        """Copy what trials of `experiment` need: hptune, the targets' files with what lies beside them, modules of the user's, weights."""
-        _copy(sorted(OWN.rglob("*")), OWN, self.root / OWN.name)
-        for target in user_code(experiment):
-            where = Path(target.rpartition(":")[0])
-            if is_file_target(target):
-                beside = [file for file in sorted(where.parent.iterdir())[:MANY] if file.suffix != ".py" and _is_small(file)]
+    def pack(self, experiment: Experiment) -> bool:
+        """Copy what trials of `experiment` need and is not in it yet; return whether there was anything.
+
+        That is hptune, the targets' files with small ones that lie beside them (hidden ones, where secrets are, stay), packages of the
+        user's, weights.
+        """
+        places = {str(OWN), *(target.rpartition(":")[0] for target in user_code(experiment)), experiment.model.pretrained or str(OWN)}
+        new, self.holds = places - self.holds, self.holds | places
+        for place in sorted(new):
+            where = Path(place)
+            if where == OWN:
+                _copy(sorted(OWN.rglob("*")), OWN, self.root / OWN.name)
+            elif place == experiment.model.pretrained:
+                _copy([where], where.parent, self._folder(where.parent))
+            elif is_file_target(f"{place}:name"):
+                beside = [file for file in sorted(where.parent.glob("[!.]*"))[:MANY] if file.suffix != ".py" and _is_small(file)]
                 _copy([*source_files(where), *beside], where.parent, self._folder(where.parent))
             else:
-                self._pack_module(target.partition(":")[0].partition(".")[0])
-        if experiment.model.pretrained is not None:
-            weights = Path(experiment.model.pretrained)
-            _copy([weights], weights.parent, self._folder(weights.parent))
+                self._pack_module(place.partition(".")[0])
+        return bool(new)
 
     def unpacked(self, experiment: Experiment) -> Experiment:
         """The same config with the places that files have on a node, relative to its workers' current folder."""

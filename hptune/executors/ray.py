@@ -84,14 +84,23 @@ class RayExecutor(Pool[RayWorker]):
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(address)
-        archive, digest = _archive(folder) if folder is not None else (b"", "")
-        self._code = ray.put(archive), digest
+        self._code: tuple[Any, str] = ray.put(b""), ""
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
         self._looked, self._room = -math.inf, 0  # when, and how many workers the nodes hold
         self._look_around()
         if needs.gpus_if_any and any(node["Resources"].get("GPU") for node in self._nodes.values()):
             self._needs = replace(needs, gpus=needs.gpus_if_any)
+        self._station = self._made()
+        if folder is not None:
+            self.carry(folder)
+
+    def carry(self, folder: Path) -> None:
+        """Have workers that begin from now on find what is in `folder` now; those that have nothing to do end."""
+        self._settle()
+        self._shrink(0)
+        archive, digest = _archive(folder)
+        self._code = ray.put(archive), digest
         self._station = self._made()
 
     def adapt(self, cpus: float | None) -> None:

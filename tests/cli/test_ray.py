@@ -166,3 +166,13 @@ def test_mistakes_are_told_by_their_places_at_home(own: Path) -> None:
 def test_there_must_be_a_cluster_where_one_is_named(own: Path) -> None:
     _, err = hptune(own, "lr-range", "c.yaml", "--executor", "ray", "--set", "executor.address=127.0.0.1:1", status=2)
     assert "executor.address: there is no Ray cluster at 127.0.0.1:1" in err
+
+
+def test_code_that_only_a_variant_needs_travels_too(own: Path) -> None:
+    (own / "wide.py").write_text(MINE.replace("width, 2)", "width, 2, bias=False)"))
+    values = f"{own / 'mine.py'}:Net,{own / 'wide.py'}:Net"
+    hptune(own, "sweep", "model.target", "c.yaml", "--values", values, "--seeds", "1", "--run-dir", "two", "--executor", "ray")
+    assert {record["status"] for record in trials(own / "two")} == {"completed"}
+    assert len(trials(own / "two")) == 2
+    nets = [Path(mark.read_text()) for mark in (own / "marks").iterdir() if mark.name.startswith("net")]
+    assert not any(net.is_relative_to(own) for net in nets)

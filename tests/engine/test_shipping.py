@@ -104,6 +104,7 @@ def luggage(tmp_path, code):
     (code.parent / "helper.py").write_text("WORD = 'said'\n")
     (code.parent / "unused.py").write_text("")
     (code.parent / "words.txt").write_text("small")
+    (code.parent / ".env").write_text("TOKEN=secret")
     (code.parent / "big.bin").write_bytes(bytes(SMALL + 1))
     code.write_text(f"import helper\n{USER_CODE}")
     (tmp_path / "weights").mkdir()
@@ -113,7 +114,7 @@ def luggage(tmp_path, code):
     config = config.model_copy(update={"model": model})
     (tmp_path / "packed").mkdir()
     packed = Luggage(tmp_path / "packed")
-    packed.pack(config)
+    assert packed.pack(config)
     return packed, config
 
 
@@ -127,6 +128,10 @@ def test_code_weights_and_small_files_travel(luggage, code, tmp_path):
     assert (packed.root / there.model.pretrained).read_bytes() == (tmp_path / "weights" / "w.pt").read_bytes()
     assert there.data.target.rpartition(":")[0] == where
     assert config.model.target.startswith(str(code)), "the config at home was changed"
+    assert not packed.pack(config), "it was packed twice"
+    (code.parent / "other.py").write_text("Net = None")
+    assert packed.pack(config.model_copy(update={"model": config.model.model_copy(update={"target": f"{code.parent / 'other.py'}:Net"})}))
+    assert (folder / "other.py").is_file()
 
 
 def test_hptune_travels_whole(luggage, tmp_path):
