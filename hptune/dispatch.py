@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -55,14 +56,14 @@ def longest_first(specs: Iterable[TrialSpec], records: Iterable[TrialRecord]) ->
     """
     measured: dict[int, list[float]] = {}
     for record in records:
-        if record.seconds > 0:
+        if record.samples > 0 and 0 < record.seconds < math.inf:
             own = measured.setdefault(record.spec.hyperparameters.batch_size, [0.0, 0.0])
             own[0] += record.samples
             own[1] += record.seconds
     samples, seconds = (sum(own[i] for own in measured.values()) for i in (0, 1))
-    speed = {size: own[0] / own[1] for size, own in measured.items() if own[0]}
-    usual = samples / seconds if samples else 1.0
-    return sorted(specs, key=lambda spec: -spec.samples / speed.get(spec.hyperparameters.batch_size, usual))
+    pace = {size: own[1] / own[0] for size, own in measured.items()}  # seconds a sample
+    usual = seconds / samples if samples else 1.0
+    return sorted(specs, key=lambda spec: -spec.samples * pace.get(spec.hyperparameters.batch_size, usual))
 
 
 def _outcomes(run: Run, wanted: Mapping[str, TrialSpec], foreseen: Callable[[], Iterable[TrialSpec]]) -> Iterator[TrialOutcome]:

@@ -181,7 +181,7 @@ def test_a_trials_line(done: TrialRecord, expected: str) -> None:
 
 
 def printed(events: list[Event], *, quiet: bool, capsys: pytest.CaptureFixture[str]) -> str:
-    follow(iter(events), Console(quiet=quiet), stages=("weight_decay",), where="cpu", metric="accuracy", clock=lambda: 0.0)
+    follow(iter(events), Console(quiet=quiet), stages=("weight_decay",), where=lambda: "cpu", metric="accuracy", clock=lambda: 0.0)
     return capsys.readouterr().out
 
 

@@ -32,6 +32,7 @@ from hptune.schedules import Schedule
 from hptune.trial import Calibration, CalibrationRequest, StopRule
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.xdist_group("gang")  # one is enough
 
 TWO = {"devices_per_trial": 2}
 

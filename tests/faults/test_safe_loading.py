@@ -20,7 +20,13 @@ from hptune.errors import DataError
 PACKAGE = Path(hptune.__file__).parent
 MODULES = {"torch", "np", "numpy", "pickle", "yaml", "marshal", "shelve", "joblib", "dill", "cloudpickle", "pd", "pandas"}
 SAFE = {("np", "load"): ("allow_pickle", False), ("torch", "load"): ("weights_only", True)}
-BETWEEN_OUR_OWN_PROCESSES = {("executors/worker.py", "pickle", "loads")}
+BETWEEN_OUR_OWN_PROCESSES = {
+    ("executors/worker.py", "pickle", "loads"),
+    ("executors/station.py", "pickle", "loads"),
+    ("engine/gang.py", "pickle", "loads"),
+    ("engine/rank.py", "pickle", "loads"),
+    ("engine/worker.py", "pickle", "load"),  # of a file in a folder that only its user can enter
+}
 
 
 def reading_calls() -> list[tuple[str, ast.Call, str, str]]:
