@@ -190,10 +190,11 @@ class RayCrew:
 def _needs(experiment: Experiment) -> Needs:
     """What a trial takes of a cluster, as far as the config says."""
     section = experiment.executor
-    cpus, gpus, together = section.cpus_per_trial, section.gpus_per_trial, float(section.devices_per_trial)
-    if experiment.device == "cpu" or gpus == "auto":
-        return Needs(cpus=together if cpus == "auto" else cpus, gpus_if_any=0.0 if experiment.device == "cpu" else together)
-    return Needs(cpus=together if cpus == "auto" else cpus, gpus=gpus)
+    together = float(section.devices_per_trial)
+    cpus = together if section.cpus_per_trial == "auto" else section.cpus_per_trial
+    if experiment.device == "cpu":
+        return Needs(cpus=cpus)
+    return Needs(cpus=cpus, gpus_if_any=together) if section.gpus_per_trial == "auto" else Needs(cpus=cpus, gpus=section.gpus_per_trial)
 
 
 def _gpus(name: str, together: int) -> Sequence[Mapping[str, str]]:

@@ -14,6 +14,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from hptune.analysis.wording import count
 from hptune.calibration import calibrated_sizes, numerics_within_memory, samples_that_fit, seconds_per_run, settle_workers
 from hptune.confidential import hide_values
 from hptune.config.schema import Experiment
@@ -77,7 +78,7 @@ def _told_ahead(run: Run) -> Iterator[Remark]:
     """Say what idle workers did ahead, where they did."""
     if begun := len(run.begun_ahead):
         used = sum(trial in run.journal.state.records for trial in run.begun_ahead)
-        yield Remark(text=f"idle workers ran {begun} trial{'s' * (begun > 1)} ahead of the plan, of which it came to {used or 'none'}")
+        yield Remark(text=f"idle workers ran {count(begun, 'trial')} ahead of the plan, of which it came to {used or 'none'}")
 
 
 def resume_progress(journal: Journal, task: Task, stages: Sequence[str]) -> Progress:

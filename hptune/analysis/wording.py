@@ -1,10 +1,15 @@
-"""How numbers are written in sentences and tables: one formatter for all of them."""
+"""How numbers and counts are written in sentences and tables: one formatter for all of them."""
 
 from __future__ import annotations
 
 import math
 
 SMALL, LARGE = 1e-3, 1e6  # outside these limits numbers are written with an exponent
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
 def format_number(value: float | int | str) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hptune.analysis.wording import format_number
+from hptune.analysis import wording
 
 if TYPE_CHECKING:
     from hptune.stages.base import Knowledge
@@ -30,6 +30,8 @@ LABELS = {
 }
 BAR = 20  # characters of a progress bar
 
+count = wording.count
+
 
 def title(stage: str) -> str:
     """What people call a stage; the stage of a key sweep is its key."""
@@ -40,12 +42,7 @@ def number(value: float | int | str | None) -> str:
     """Three or four significant digits; nothing for what was not measured."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return format_number(value)
-
-
-def count(amount: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+    return wording.format_number(value)
 
 
 def clock(seconds: float) -> str:

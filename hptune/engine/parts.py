@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,8 @@ from torch.utils.data import default_collate
 from hptune.engine.arrays import Arrays, Indices, Tree, map_tree
 from hptune.engine.feed import CPU, IndexBatches, ItemBatches, gather_ahead, map_batch, read_batches
 from hptune.engine.targets import user_code
+
+PARTS = ("train", "val", "test")
 
 
 class MapDataset(Protocol):
@@ -66,6 +68,21 @@ class Parts:
     notes: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Part], about: Mapping[str, Any]) -> Parts:
+        """Put together what `held` and `about` give."""
+        return cls(train=parts["train"], val=parts["val"], test=parts.get("test"), **about)
+
+    @property
+    def held(self) -> dict[str, Part]:
+        """The parts that there are, by name."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The other fields."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARTS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from hptune.engine.workload import Problem
 from hptune.trial import content_hash
 
 ALIGNMENT = 64  # bytes: a cache line, and more than any dtype or vector instruction asks for
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +86,11 @@ def attach(handle: Handle) -> Parts | None:
     except (OSError, RuntimeError):
         return None
     cpu = torch.device("cpu")
-    parts: dict[str, Any] = dict.fromkeys(PARTS)
+    parts = {}
     for name, (x, y, statistics) in handle.parts.items():
         arrays = Arrays(map_tree(lambda place: _mapped(memory, place), x), _mapped(memory, y))
         parts[name] = TensorPart(arrays, statistics, cpu)
-    return Parts(**parts, **handle.about)
+    return Parts.of(parts, handle.about)
 
 
 def _memory_file() -> int | None:
@@ -105,8 +104,7 @@ def _memory_file() -> int | None:
 
 
 def _sharable(problem: Problem) -> bool:
-    held = [part for name in PARTS if (part := getattr(problem.parts, name)) is not None]
-    return problem.device.type == "cpu" and all(isinstance(part, TensorPart) for part in held)
+    return problem.device.type == "cpu" and all(isinstance(part, TensorPart) for part in problem.parts.held.values())
 
 
 def _filled(descriptor: int, problem: Problem) -> Handle | None:
@@ -121,10 +119,9 @@ def _filled(descriptor: int, problem: Problem) -> Handle | None:
                 file.write(leaf.contiguous().flatten().view(torch.uint8).numpy().data)
                 return place
 
-            for name in PARTS:
-                part = getattr(problem.parts, name)
-                if part is not None:
-                    layout[name] = (map_tree(put, part.arrays.x), put(part.arrays.y), part.statistics)
+            for name, part in problem.parts.held.items():
+                assert isinstance(part, TensorPart)
+                layout[name] = (map_tree(put, part.arrays.x), put(part.arrays.y), part.statistics)
     except OSError:
         return None
     return Handle(
@@ -132,7 +129,7 @@ def _filled(descriptor: int, problem: Problem) -> Handle | None:
         path=f"/proc/{os.getpid()}/fd/{descriptor}",
         file=_identity(os.fstat(descriptor)),
         parts=layout,
-        about={field.name: getattr(problem.parts, field.name) for field in fields(Parts) if field.name not in PARTS},
+        about=problem.parts.about,
     )
 
 

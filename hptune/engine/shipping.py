@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,6 @@ from torch import Tensor
 from hptune.engine.arrays import Arrays, map_tree
 from hptune.engine.parts import Parts, TensorPart
 from hptune.engine.placing import streamed
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +66,22 @@ class Shipment:
 def pack(parts: Parts) -> Parcel | None:
     """Pack a data set held in main memory; None for Datasets, whose items lie where their code finds them."""
     packed: dict[str, tuple[Any, _Packed, Any]] = {}
-    for name in PARTS:
-        part = getattr(parts, name)
-        if isinstance(part, TensorPart):
-            packed[name] = (map_tree(_packed, part.arrays.x), _packed(part.arrays.y), part.statistics)
-        elif part is not None:
+    for name, part in parts.held.items():
+        if not isinstance(part, TensorPart):
             return None
-    return Parcel(parts=packed, about={f.name: getattr(parts, f.name) for f in fields(Parts) if f.name not in PARTS})
+        packed[name] = (map_tree(_packed, part.arrays.x), _packed(part.arrays.y), part.statistics)
+    return Parcel(parts=packed, about=parts.about)
 
 
 def unpack(parcel: Parcel, device: torch.device) -> Parts:
     """Return the data set on `device`; parts that do not fit there are streamed, as they would be had they been read here."""
     arrays = {name: Arrays(map_tree(_unpacked, x), _unpacked(y)) for name, (x, y, _) in parcel.parts.items()}
     kept_here = streamed(arrays, device)
-    parts: dict[str, Any] = dict.fromkeys(PARTS)
-    for name, (_, _, statistics) in parcel.parts.items():
-        parts[name] = TensorPart(arrays[name], statistics, device, resident=name not in kept_here)
-    return Parts(**parts, **parcel.about)
+    parts = {
+        name: TensorPart(arrays[name], statistics, device, resident=name not in kept_here)
+        for name, (_, _, statistics) in parcel.parts.items()
+    }
+    return Parts.of(parts, parcel.about)
 
 
 def _packed(leaf: Tensor) -> _Packed:

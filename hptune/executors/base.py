@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -87,6 +89,28 @@ class Executor(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class ClosedOnExit(ABC):
+    """An executor as a context manager."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `Executor.close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def mapped(executor: Executor, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
+    """Submit `items` and yield `(index, result or Failure)` for each; nothing else may be submitted."""
+    index = {executor.submit(item): i for i, item in enumerate(items)}
+    with contextlib.closing(executor.results()) as results:
+        for number, result in results:
+            yield index[number], result
 
 
 def attempt(work: Work, item: Any) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
-from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from hptune.errors import HptuneError
-from hptune.executors.base import Failure
+from hptune.executors.base import ClosedOnExit, Failure, mapped
 
 START_ATTEMPTS = 3  # workers in a row that may be lost before they are ready
 MOST_MOVES = 10  # machines that an item may lose under it, through no fault of its own
@@ -82,7 +80,7 @@ class _Jobs:
         self.moves.pop(number, None)
 
 
-class Pool(ABC, Generic[W]):
+class Pool(ClosedOnExit, Generic[W]):
     """What all executors with workers of their own have in common.
 
     An item whose worker dies, or hangs, is given to a fresh one once, then it is a Failure. A worker hangs that has an item and gives
@@ -179,10 +177,7 @@ class Pool(ABC, Generic[W]):
         """Yield `(index, result or Failure)` for every item, with no other item beside them, in the order in which they are done."""
         self._settle()
         before, self._early = self._early, []
-        index = {self.submit(item): i for i, item in enumerate(items)}
-        with contextlib.closing(self.results()) as results:
-            for number, result in results:
-                yield index[number], result
+        yield from mapped(self, items)
         self._early = before
 
     def news(self) -> list[str]:
@@ -198,12 +193,6 @@ class Pool(ABC, Generic[W]):
         """End all workers; calling it twice is harmless, and what is submitted afterwards starts new ones."""
         self._abandon()
         end_all(self._pool)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _settle(self) -> None:
         """Withdraw what nobody has begun, and wait for what runs."""

@@ -26,6 +26,7 @@ from typing import Any
 
 import ray
 
+from hptune.analysis.wording import count
 from hptune.children import THREAD_VARIABLES
 from hptune.cores import available_cores
 from hptune.errors import ConfigError, said_by
@@ -84,7 +85,7 @@ class RayExecutor(Pool[RayWorker]):
         self._connected = not ray.is_initialized()
         if self._connected:
             _connect(address)
-        self._code: tuple[Any, str] = ray.put(b""), ""
+        self._code = _stored_code(folder)
         self._nodes: dict[str, Mapping[str, Any]] = {}
         self._news: list[str] = []
         self._looked, self._room = -math.inf, 0  # when, and how many workers the nodes hold
@@ -92,15 +93,12 @@ class RayExecutor(Pool[RayWorker]):
         if needs.gpus_if_any and any(node["Resources"].get("GPU") for node in self._nodes.values()):
             self._needs = replace(needs, gpus=needs.gpus_if_any)
         self._station = self._made()
-        if folder is not None:
-            self.carry(folder)
 
     def carry(self, folder: Path) -> None:
         """Have workers that begin from now on find what is in `folder` now; those that have nothing to do end."""
         self._settle()
         self._shrink(0)
-        archive, digest = _archive(folder)
-        self._code = ray.put(archive), digest
+        self._code = _stored_code(folder)
         self._station = self._made()
 
     def adapt(self, cpus: float | None) -> None:
@@ -142,7 +140,7 @@ class RayExecutor(Pool[RayWorker]):
         if not ready and waiting:
             return f"Ray: waiting for a node with {self._needs} free"
         nodes = len({worker.found.node for worker in ready if worker.found})
-        return f"Ray: {len(ready)} worker{'s'[: len(ready) != 1]} on {nodes} node{'s'[: nodes != 1]}"
+        return f"Ray: {count(len(ready), 'worker')} on {count(nodes, 'node')}"
 
     def close(self) -> None:
         """End all workers, and the connection to the cluster where this executor made it."""
@@ -205,15 +203,17 @@ class RayExecutor(Pool[RayWorker]):
             self.workers = max(1, self._room)
 
 
-def _archive(folder: Path) -> tuple[bytes, str]:
-    """The files of a folder in one archive, and a hash of their names and contents."""
+def _stored_code(folder: Path | None) -> tuple[Any, str]:
+    """The files of a folder in one archive in the object store, and a hash of their names and contents; an empty one without a folder."""
+    if folder is None:
+        return ray.put(b""), ""
     content, digest = io.BytesIO(), hashlib.sha256()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = file.relative_to(folder).as_posix()
             archive.write(file, name)
             digest.update(f"{name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return content.getvalue(), digest.hexdigest()[:16]
+    return ray.put(content.getvalue()), digest.hexdigest()[:16]
 
 
 def _connect(address: str) -> None:

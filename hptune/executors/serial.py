@@ -7,14 +7,13 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Generator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from hptune.errors import DeviceLostError
-from hptune.executors.base import Failure, Work, attempt
+from hptune.executors.base import ClosedOnExit, Failure, Work, attempt, mapped
 
 
-class SerialExecutor:
+class SerialExecutor(ClosedOnExit):
     """Performs the work here; an interrupt from the keyboard ends the item it meets. Nobody is ever idle, so spare items wait."""
 
     def __init__(self, work: Work) -> None:
@@ -70,10 +69,7 @@ class SerialExecutor:
 
     def map(self, items: Sequence[Any]) -> Generator[tuple[int, Any], None, None]:
         """See `Executor.map`."""
-        index = {self.submit(item): i for i, item in enumerate(items)}
-        with contextlib.closing(self.results()) as results:
-            for number, result in results:
-                yield index[number], result
+        return mapped(self, items)
 
     def news(self) -> list[str]:
         """There is none."""
@@ -81,9 +77,3 @@ class SerialExecutor:
 
     def close(self) -> None:
         """There is nothing to end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()

@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from hptune.executors.base import ClosedOnExit, mapped
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Busy:
 
 
 @dataclass(slots=True)
-class SimulatedExecutor:
+class SimulatedExecutor(ClosedOnExit):
     """`workers` workers; `perform` returns what an item gives and the seconds it takes.
 
     All are ready `start_seconds` after the beginning. Results come one after the other, `driver` seconds
@@ -123,10 +124,8 @@ class SimulatedExecutor:
         while self._running:
             self._early.append(self._next())
         self.clock.work()
-        index = {self.submit(item): i for i, item in enumerate(items)}
         before, self._early = self._early, []
-        for number, result in self.results():
-            yield index[number], result
+        yield from mapped(self, items)
         self._early = before
 
     def news(self) -> list[str]:
@@ -134,12 +133,6 @@ class SimulatedExecutor:
 
     def close(self) -> None:
         """There is nothing to end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _hand_out(self) -> None:
         while (queue := self._queue or self._spare) and len(self._running) < self.workers:

@@ -78,6 +78,14 @@ def wait_for(mark: str) -> None:
         time.sleep(0.01)
 
 
+def wait_or_look(item: tuple[str, str]) -> bool:
+    """`(how, mark)`: whether there is such a file; told to wait, once there is."""
+    how, mark = item
+    if how == "wait":
+        wait_for(mark)
+    return Path(mark).exists()
+
+
 def environment(item: str) -> str | None:
     return os.environ.get(item)
 

@@ -30,13 +30,6 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there are no memory files here")
 
 
-@pytest.fixture(autouse=True)
-def _fresh_process():
-    worker._kept.clear()
-    yield
-    worker._kept.clear()
-
-
 @pytest.fixture
 def code(tmp_path):
     file = tmp_path / "own.py"

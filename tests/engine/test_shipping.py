@@ -11,7 +11,6 @@ import pytest
 import torch
 from training_problems import USER_CODE, experiment, own, reproducible, spec_of
 
-from hptune.engine import worker
 from hptune.engine.data import load_parts
 from hptune.engine.problem import open_problem
 from hptune.engine.sharing import data_key
@@ -35,13 +34,6 @@ class Box:
         buffers = []
         content = pickle.dumps(self.thing, protocol=5, buffer_callback=buffers.append)
         return pickle.loads(content, buffers=[memoryview(bytes(buffer)).toreadonly() for buffer in buffers])
-
-
-@pytest.fixture(autouse=True)
-def _fresh_process():
-    worker._kept.clear()
-    yield
-    worker._kept.clear()
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ from hptune.trial import Calibration, CalibrationRequest
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_process():
-    worker._kept.clear()
-    yield
-    worker._kept.clear()
-
-
 @pytest.fixture
 def opened_problems(monkeypatch):
     """The experiments opened by the worker, each with whether it was given data that are there already."""

@@ -6,13 +6,29 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hptune.analysis.curves import MINIMUM_OVER_BEST
+from hptune.config.schema import Experiment
 from hptune.schedules import Schedule, tabulate
 from hptune.stages.base import Knowledge, Stage
-from hptune.trial import CurveSummary, Hyperparameters, Numerics, TrialRecord, TrialSpec
+from hptune.trial import CurveSummary, Hyperparameters, Numerics, Task, TrialRecord, TrialSpec
 
 START = Hyperparameters(lr=0.1, batch_size=64, momentum=0.9, momentum_min=0.85, weight_decay=1e-4)
+TASK = Task(
+    task_id="t1", identity={}, train_samples=1280, val_samples=320, test_samples=320, classes=10, parameters=100, numerics=Numerics()
+)
+
+
+def experiment(**changes: Any) -> Experiment:
+    tree: dict[str, Any] = {
+        "name": "made up",
+        "data": {"name": "digits"},
+        "model": {"name": "linear"},
+        "budget": {"epochs": 10, "search_epochs": 2},
+        "stages": {"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 2}},
+    }
+    return Experiment.model_validate({**tree, **changes})
 
 
 @dataclass(frozen=True, kw_only=True)

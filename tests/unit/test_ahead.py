@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from surfaces import Surface
-from test_foresight import TASK, experiment
+from surfaces import TASK, Surface, experiment
 
 from hptune.config.schema import Experiment
 from hptune.executors.base import Failure

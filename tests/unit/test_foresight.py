@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from faulty import NUMBERS, ODD, SERIES, STATUSES, Faulty
-from surfaces import START, Surface, knowledge
+from surfaces import START, TASK, Surface, experiment, knowledge
 
 from hptune.config.schema import Experiment
 from hptune.foresight import FUTURES, Foresight, Outlook, foresee
@@ -18,22 +18,7 @@ from hptune.knowledge import Finished, Progress, enabled_stages, stage_knowledge
 from hptune.sampler import TpeSampler
 from hptune.stages import stage_named
 from hptune.stages.rounds import repeated
-from hptune.trial import Numerics, Task, TrialSpec
-
-TASK = Task(
-    task_id="t1", identity={}, train_samples=1280, val_samples=320, test_samples=320, classes=10, parameters=100, numerics=Numerics()
-)
-
-
-def experiment(**changes: Any) -> Experiment:
-    tree: dict[str, Any] = {
-        "name": "made up",
-        "data": {"name": "digits"},
-        "model": {"name": "linear"},
-        "budget": {"epochs": 10, "search_epochs": 2},
-        "stages": {"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 2}},
-    }
-    return Experiment.model_validate({**tree, **changes})
+from hptune.trial import TrialSpec
 
 
 def outlooks(config: Experiment, train: Any) -> list[tuple[Outlook, list[TrialSpec]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from surfaces import Surface
+from surfaces import TASK, Surface, experiment
 
 from hptune.config.schema import Experiment
 from hptune.dispatch import longest_first
@@ -22,22 +22,7 @@ from hptune.running import Remark, Run, StageConcluded, StageStarted, TrialDone
 from hptune.schedules import Schedule
 from hptune.store.journal import Journal, replay
 from hptune.store.layout import RunLayout
-from hptune.trial import Calibration, CalibrationRequest, Curve, Hyperparameters, Numerics, Task, TrialOutcome, TrialRecord, TrialSpec
-
-TASK = Task(
-    task_id="t1", identity={}, train_samples=1280, val_samples=320, test_samples=320, classes=10, parameters=100, numerics=Numerics()
-)
-
-
-def experiment(**changes: Any) -> Experiment:
-    tree: dict[str, Any] = {
-        "name": "made up",
-        "data": {"name": "digits"},
-        "model": {"name": "linear"},
-        "budget": {"epochs": 10, "search_epochs": 2},
-        "stages": {"batch_size": {"values": [32, 64, 128], "compare": "samples"}, "confirm": {"seeds": 2}},
-    }
-    return Experiment.model_validate({**tree, **changes})
+from hptune.trial import Calibration, CalibrationRequest, Curve, Hyperparameters, TrialOutcome, TrialRecord, TrialSpec
 
 
 class Training:
