@@ -19,6 +19,9 @@ nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 port=$((20000 + SLURM_JOB_ID % 20000))
 head=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address)
 export RAY_ADDRESS=${head%% *}:$port
+if ray get-auth-token --generate >/dev/null 2>&1; then # kept in the home folder, which nodes share; older versions of Ray have none
+    export RAY_AUTH_MODE=token
+fi
 resources=(--num-cpus="${SLURM_CPUS_PER_TASK:-$(nproc)}")
 if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
     resources+=(--num-gpus="$SLURM_GPUS_ON_NODE")

@@ -40,6 +40,7 @@ REACHABLE = 10.0  # seconds for a cluster to answer a first knock
 LOOK_AROUND = 5.0  # seconds between looks at the cluster's nodes
 KIND = "accelerator_type:"  # how ray names the resource that says which GPUs a node has
 A_TRACE = 0.001  # of a resource that is there to be asked for
+TOKEN = "where a cluster asks for a token, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token"
 LOCAL = "local"  # the address of a cluster that begins and ends with this process
 
 
@@ -219,33 +220,39 @@ def _stored_code(folder: Path | None) -> tuple[Any, str]:
 def _connect(address: str) -> None:
     """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    meant = address if address != "auto" else os.environ.get("RAY_ADDRESS") or _running_here() or LOCAL
+    named = address if address != "auto" else os.environ.get("RAY_ADDRESS", "")
     with _handlers_kept():
-        if meant == LOCAL:
+        if named == LOCAL or not (named or _runs_here()):
             ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
             return
+        if (place := _place(named)) is not None and not _answers(place):  # ray itself would try for minutes
+            raise ConfigError(f"there is no Ray cluster at {named}: nobody answers there", key="executor.address")
         try:
-            if (place := _place(meant)) is not None:  # ray itself would try for minutes
-                socket.create_connection(place, timeout=REACHABLE).close()
-            ray.init(address=meant, **common)
-        except OSError as error:
-            raise ConfigError(f"there is no Ray cluster at {meant}: {said_by(error)}", key="executor.address") from error
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"cannot use the Ray cluster at {meant}: {said_by(error)}", key="executor.address") from error
+            ray.init(address=named or "auto", **common)  # of one that it finds itself ray also knows the token
+        except (OSError, RuntimeError, ValueError) as error:
+            where = f" at {named}" if named else " of this machine"
+            raise ConfigError(f"cannot use the Ray cluster{where}: {said_by(error)}; {TOKEN}", key="executor.address") from error
 
 
-def _running_here() -> str | None:
-    """The address of the cluster that `ray start` had this machine join last, where it still answers.
+def _runs_here() -> bool:
+    """Whether the cluster that `ray start` had this machine join last still answers.
 
-    Ray's own search would also find clusters that belong to other programs and end with them, and waits for one that is gone.
+    Ray's own search waits for one that is gone, and without one finds clusters that belong to other programs and end with them.
     """
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    with contextlib.suppress(OSError):
-        address = note.read_text(encoding="utf-8").strip()
-        if (place := _place(address)) is not None:
-            socket.create_connection(place, timeout=REACHABLE).close()
-            return address
-    return None
+    try:
+        place = _place(note.read_text(encoding="utf-8").strip())
+    except OSError:
+        return False
+    return place is not None and _answers(place)
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=REACHABLE).close()
+    except OSError:
+        return False
+    return True
 
 
 def _place(address: str) -> tuple[str, int] | None:

@@ -557,16 +557,16 @@ def test_what_a_node_holds(needs: Needs, resources: dict[str, float], fitting: i
 
 def test_a_note_of_a_cluster_that_is_gone_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    from hptune.executors.ray import _running_here
+    from hptune.executors.ray import _runs_here
 
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert _running_here() is None
+    assert not _runs_here()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}\n")
-        assert _running_here() == f"127.0.0.1:{port}"
-    assert _running_here() is None
+        assert _runs_here()
+    assert not _runs_here()
 
 
 @pytest.mark.parametrize(
