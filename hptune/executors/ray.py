@@ -221,17 +221,18 @@ def _connect(address: str) -> None:
     """Join the cluster at `address`, or start one on this machine where that may be. Raises ConfigError where it may not."""
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     named = address if address != "auto" else os.environ.get("RAY_ADDRESS", "")
+    key = "executor.address" if address != "auto" else "executor.name"
     with _handlers_kept():
         if named == LOCAL or not (named or _runs_here()):
             ray.init(address=LOCAL, num_cpus=available_cores(), include_dashboard=False, **common)
             return
         if (place := _place(named)) is not None and not _answers(place):  # ray itself would try for minutes
-            raise ConfigError(f"there is no Ray cluster at {named}: nobody answers there", key="executor.address")
+            raise ConfigError(f"there is no Ray cluster at {named}: nobody answers there", key=key)
         try:
             ray.init(address=named or "auto", **common)  # of one that it finds itself ray also knows the token
         except (OSError, RuntimeError, ValueError) as error:
             where = f" at {named}" if named else " of this machine"
-            raise ConfigError(f"cannot use the Ray cluster{where}: {said_by(error)}; {TOKEN}", key="executor.address") from error
+            raise ConfigError(f"cannot use the Ray cluster{where}: {said_by(error)}; {TOKEN}", key=key) from error
 
 
 def _runs_here() -> bool:
