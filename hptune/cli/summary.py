@@ -83,5 +83,5 @@ def shown(path: Path) -> str:
     """A path as short as it can be said from here."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # elsewhere; or the current folder is gone, as that of a cluster's job is at its end
         return str(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Answer, Hptune
 
+from hptune.cli.summary import shown
 from hptune.store.journal import line_of
 
 
@@ -85,3 +86,10 @@ def test_a_stage_that_fails_leads_to_what_was_seen(hptune: Hptune) -> None:
     if answer.status == 0:
         pytest.fail("the stage was to fail")
     assert following(answer) == [["hptune", "show", "runs/made up"], ["hptune", "explain", "clues"]]
+
+
+def test_paths_are_said_where_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert shown(tmp_path / "run") == str(tmp_path / "run")
