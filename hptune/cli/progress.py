@@ -28,10 +28,15 @@ PACE = 1000.0  # trials a second that a terminal may compare anew: of 10,000, wh
 
 @dataclass(slots=True)
 class Tracker:
-    """Where the search stands; `stages` are those still to come or under way, `where` the device, `records` the stage's trials so far."""
+    """Where the search stands.
+
+    `stages` are those still to come or under way, `where` is the device, `workers` says how much of a cluster there is, `records` are the
+    stage's trials so far.
+    """
 
     stages: tuple[str, ...] = ()
     where: str = ""
+    workers: str = ""
     stage: str = ""
     planned: int = 0
     known: int = 0
@@ -104,7 +109,7 @@ class Tracker:
             self._sought, best = now, self.best
         else:
             best = self._best[1]
-        return two_lines([*parts, speed(self.records), self.where], best, width)
+        return two_lines([*parts, self.workers, speed(self.records), self.where], best, width)
 
 
 def _swept(k: Knowledge) -> dict[Hashable, Any]:
@@ -121,18 +126,19 @@ def follow(
     console: Console,
     *,
     stages: tuple[str, ...],
-    where: Callable[[], str],
+    where: str,
     metric: str,
+    workers: Callable[[], str] = lambda: "",
     clock: Clock = time.monotonic,
 ) -> None:
     """Print a search while it runs: live lines and plots on a terminal, a line a trial elsewhere; each conclusion with its table.
 
-    `where` says on which device trials run, and how much of a cluster they have at the moment.
+    `where` says on which device trials run, `workers` how much of a cluster they have at the moment.
     """
-    tracker = Tracker(stages=stages)
+    tracker = Tracker(stages=stages, where=where)
 
     def lines(width: int) -> str:
-        tracker.where = where()
+        tracker.workers = workers()
         return tracker.lines(clock(), width)
 
     with console.live_line(lines):

@@ -134,12 +134,8 @@ def _follow(job: Job, session: Session, stages: tuple[str, ...], console: Consol
     for note in session.task.notes:
         console.say(f"note: {note}", "yellow")
     metric = session.experiment.metric.name or "metric"
-    device = words.device(session.task.numerics)
-
-    def where() -> str:
-        return f"{device}, {session.where}" if session.where else device
-
-    follow(job.events(session), console, stages=stages, where=where, metric=metric)
+    where = words.device(session.task.numerics)
+    follow(job.events(session), console, stages=stages, where=where, metric=metric, workers=lambda: session.where)
 
 
 def _conclude(job: Job, session: Session, console: Console) -> None:

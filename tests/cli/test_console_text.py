@@ -126,6 +126,9 @@ def test_progress_counts_known_trials_and_tells_the_time_left_from_this_stages_p
     first, second = tracker.lines(120.0, 200).split("\n")
     for text in ("stage 2 of 2: momentum", "4/6 trials", "0:20 left", "150 samples/s", "cpu (some model)"):
         assert text in first
+    tracker.workers = "Ray: 2 workers on 2 nodes"
+    assert "0:20 left  Ray: 2 workers on 2 nodes  150 samples/s" in tracker.lines(120.0, 110).split("\n")[0]
+    tracker.workers = ""
     assert second == "best loss 0.25 (noise not known yet)  LR 0.2  batch size 64  momentum 0.9 to 0.85  weight decay 1e-04"
     usual = tracker.lines(120.0, 79).split("\n")
     assert usual[0] == "stage 2 of 2: momentum  ━━━━━━━╌╌╌ 4/6 trials  0:20 left  150 samples/s"
@@ -181,7 +184,7 @@ def test_a_trials_line(done: TrialRecord, expected: str) -> None:
 
 
 def printed(events: list[Event], *, quiet: bool, capsys: pytest.CaptureFixture[str]) -> str:
-    follow(iter(events), Console(quiet=quiet), stages=("weight_decay",), where=lambda: "cpu", metric="accuracy", clock=lambda: 0.0)
+    follow(iter(events), Console(quiet=quiet), stages=("weight_decay",), where="cpu", metric="accuracy", clock=lambda: 0.0)
     return capsys.readouterr().out
 
 

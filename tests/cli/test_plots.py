@@ -176,7 +176,7 @@ def told(*, quiet: bool = False, encoding: str = "utf-8", **settings: Any) -> st
     file = io.TextIOWrapper(shown, encoding=encoding, errors="replace", write_through=True)
     console.terminal = Terminal(file=file, **{"force_terminal": True, "width": 80, "highlight": False, **settings})
     event = StageConcluded(conclusion=sweep(row(1e-3, 0.3, chosen=True), row(1e-2, 0.5)))
-    follow(iter([event]), console, stages=("weight_decay",), where=lambda: "cpu", metric="accuracy", clock=lambda: 0.0)
+    follow(iter([event]), console, stages=("weight_decay",), where="cpu", metric="accuracy", clock=lambda: 0.0)
     return shown.getvalue().decode(encoding)
 
 
