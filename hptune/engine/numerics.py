@@ -62,19 +62,23 @@ def resolve_device(name: str) -> torch.device:
 
 def pins(name: str, together: int = 1) -> tuple[dict[str, str], ...]:
     """For each GPU that `name` (a config's device) leaves open, or each group of so many `together`: the environment that confines a
-    process to it; empty where there is only one.
-
-    These are the GPUs of the same model as the first: numbers depend on the model.
+    process to it; empty where there is one alone, which a process takes by itself.
     """
     device = resolve_device(name)
     if name not in ("auto", "cuda") or device.type != "cuda":
         return ()
     visible = os.environ.get(VISIBLE, "")
-    count = torch.cuda.device_count()
-    names = visible.split(",") if visible else [str(i) for i in range(count)]
-    alike = [i for i in range(count) if torch.cuda.get_device_name(i) == torch.cuda.get_device_name(0)]
+    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    alike = _alike()
     groups = [alike[i : i + together] for i in range(0, len(alike) - together + 1, together)]
-    return tuple({VISIBLE: ",".join(names[i] for i in group)} for group in groups) if len(groups) > 1 else ()
+    if groups == [list(range(together))]:
+        return ()
+    return tuple({VISIBLE: ",".join(names[i] for i in group)} for group in groups)
+
+
+def _alike() -> list[int]:
+    """The GPUs of the same model as the first: numbers depend on the model."""
+    return [i for i in range(torch.cuda.device_count()) if torch.cuda.get_device_name(i) == torch.cuda.get_device_name(0)]
 
 
 def first_numerics(experiment: Experiment, device: torch.device, model: nn.Module) -> Numerics:
@@ -138,7 +142,7 @@ def _check_devices(experiment: Experiment, device: torch.device) -> None:
     if device.type not in ("cpu", "cuda") or not dist.is_available():
         raise ConfigError(f"{wanted} devices for one trial: this torch can do that on cuda and cpu, and not on {device.type}", key=key)
     if device.type == "cuda":
-        there = torch.cuda.device_count()
+        there = len(_alike())
         if wanted > there:
             raise ConfigError(f"{wanted} is more than the {there} CUDA device{'s' if there > 1 else ''} that can be used here", key=key)
         if experiment.device.startswith("cuda:"):

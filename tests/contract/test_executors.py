@@ -589,6 +589,12 @@ def test_auto_is_settled_by_device_and_cores(asked: tuple[Any, ...], settled: tu
     assert resolve(*asked) == settled
 
 
+def test_each_gpu_gets_a_worker_unless_the_config_says_how_many() -> None:
+    assert resolve("auto", "auto", "cuda", places=4) == ("process", 4)
+    assert resolve("process", 2, "cuda", places=4) == ("process", 2)
+    assert resolve("serial", "auto", "cuda", places=4) == ("serial", 1)
+
+
 @pytest.mark.parametrize(
     ("asked", "settled"),
     [

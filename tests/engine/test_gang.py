@@ -455,7 +455,8 @@ def test_a_batch_with_fewer_samples_than_devices_is_refused():
 
 
 def test_more_devices_than_there_are_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: ("H200", "T4", "T4")[i])
     config = experiment(device="auto", executor={"devices_per_trial": 4})
     with pytest.raises(ConfigError, match=r"executor\.devices_per_trial: 4 is more than the 1 CUDA device that can be used here"):
         first_numerics(config, torch.device("cuda", 0), torch.nn.Linear(1, 1))
@@ -463,6 +464,7 @@ def test_more_devices_than_there_are_is_refused(monkeypatch):
 
 def test_one_named_device_is_not_several(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "H200")
     with pytest.raises(ConfigError, match=r"device: cuda:1 is one device, and a trial is to have 2: use cuda"):
         first_numerics(experiment(device="cuda:1", executor=TWO), torch.device("cuda", 1), torch.nn.Linear(1, 1))
 
