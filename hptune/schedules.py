@@ -1,4 +1,4 @@
-"""Learning-rate and momentum schedules: step -> value, tabulated before training.
+"""Schedules of learning rate, momentum and weight decay: step -> value, tabulated before training.
 
 Everything here is pure arithmetic on step numbers. A table holds one value for each optimizer step `t = 0 … steps - 1`;
 outside that range there is no value. The names are the field's:
@@ -9,20 +9,38 @@ outside that range there is no value. The names are the field's:
 * `one_cycle`, shape `three_phase`: the same class with `three_phase=True`: up, down to the initial LR, then annealed.
 * `constant`, `step`: what 1cycle is compared against.
 * `ramp`: the LR range test (arXiv 1506.01186, section 3.3), exponential or linear.
+* `points`: any other course, as straight lines between points; no config asks for it, experiments about schedules do.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-Kind = Literal["one_cycle", "constant", "step", "ramp"]
+Kind = Literal["one_cycle", "constant", "step", "ramp", "points"]
 Shape = Literal["linear", "torch", "three_phase", "exponential"]
+
+ADDED_LATER = {"added_later": True}
+"""Metadata of a field that a later version added to what identifies a trial. While it has its default it is left out there, so that
+what earlier versions journalled keeps its id: the default must mean what was done before there was the field."""
+
+
+class Point(NamedTuple):
+    """A place of a schedule of `points`.
+
+    `at`: fraction of the run. `lr`, `weight_decay`: of the trial's own. `momentum`: 1 is the trial's own, 0 its minimum.
+    """
+
+    at: float
+    lr: float = 1.0
+    momentum: float = 1.0
+    weight_decay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +49,8 @@ class Schedule:
 
     `warmup_fraction`, `tail_fraction` and `milestones` are fractions of the run; `lr_ratio` = max LR / base LR; `tail_ratio` =
     base LR / final LR. For shapes `torch` and `three_phase` they are OneCycleLR's `pct_start`, `div_factor` and
-    `final_div_factor` (`tail_fraction` is then unused). `min_lr` is where a `ramp` starts (it ends at the trial's LR).
+    `final_div_factor` (`tail_fraction` is then unused). `min_lr` is where a `ramp` starts (it ends at the trial's LR). Two `points`
+    at one place are a jump: what comes before it goes to the first one, the step there and what follows go on from the second.
     """
 
     kind: Kind = "one_cycle"
@@ -43,34 +62,45 @@ class Schedule:
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
     min_lr: float = 1e-4
+    points: tuple[Point, ...] = field(default=(), metadata=ADDED_LATER)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild from JSON values, in which tuples are lists; without milestones where there are none."""
+        milestones, points = (tuple(data.get(name, ())) for name in ("milestones", "points"))
+        return cls(**{**data, "milestones": milestones, "points": tuple(Point(*point) for point in points)})
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """LR and momentum for each step; both arrays have shape (steps,)."""
+    """LR, momentum and the part of the weight decay that is in force, for each step; all arrays have shape (steps,)."""
 
     lr: Values
     momentum: Values
+    weight_decay: Values
 
 
 def tabulate(schedule: Schedule, *, steps: int, lr: float, momentum: float, momentum_min: float) -> Table:
     """Return the table of `schedule` over `steps` optimizer steps.
 
     `lr` is the maximum (ramp: final) learning rate. Momentum runs from `momentum` down to `momentum_min` and back, opposite to
-    the LR, under `one_cycle`, and is held at its maximum in the tail; otherwise it is `momentum` throughout.
+    the LR, under `one_cycle`, and is held at its maximum in the tail; otherwise, `points` aside, it is `momentum` throughout. So is
+    weight decay.
     """
     if steps < 1:
         raise ValueError(f"a schedule needs at least one step, got {steps}")
-    constant = np.full(steps, momentum)
-    if schedule.kind == "constant":
-        return Table(np.full(steps, lr), constant)
+    if schedule.kind == "points":
+        return _between_points(schedule.points, steps, lr, momentum, momentum_min)
+    if schedule.kind == "one_cycle":
+        cycle = _linear_one_cycle if schedule.shape == "linear" else _torch_one_cycle
+        return Table(*cycle(schedule, steps, lr, momentum, momentum_min), np.ones(steps))
     if schedule.kind == "step":
-        return Table(step_decay(steps, lr=lr, milestones=schedule.milestones, gamma=schedule.gamma), constant)
-    if schedule.kind == "ramp":
-        return Table(ramp(steps, min_lr=schedule.min_lr, max_lr=lr, exponential=schedule.shape == "exponential"), constant)
-    if schedule.shape == "linear":
-        return _linear_one_cycle(schedule, steps, lr, momentum, momentum_min)
-    return _torch_one_cycle(schedule, steps, lr, momentum, momentum_min)
+        rates = step_decay(steps, lr=lr, milestones=schedule.milestones, gamma=schedule.gamma)
+    elif schedule.kind == "ramp":
+        rates = ramp(steps, min_lr=schedule.min_lr, max_lr=lr, exponential=schedule.shape == "exponential")
+    else:
+        rates = np.full(steps, lr)
+    return Table(rates, np.full(steps, momentum), np.ones(steps))
 
 
 def ramp(steps: int, *, min_lr: float, max_lr: float, exponential: bool) -> Values:
@@ -89,7 +119,22 @@ def step_decay(steps: int, *, lr: float, milestones: tuple[float, ...], gamma: f
     return lr * np.power(gamma, drops)
 
 
-def _linear_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float, momentum_min: float) -> Table:
+def _between_points(points: tuple[Point, ...], steps: int, lr: float, momentum: float, momentum_min: float) -> Table:
+    """Straight lines between the points, from step 0 to the last one, level before the first point and after the last."""
+    at = np.arange(steps) / max(1, steps - 1)
+    places, rates, momenta, decays = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
+    following = np.searchsorted(places, at, side="right")
+    before, after = np.maximum(following - 1, 0), np.minimum(following, len(points) - 1)
+    width = places[after] - places[before]
+    share = np.clip(np.divide(at - places[before], width, out=np.zeros(steps), where=width > 0), 0.0, 1.0)
+
+    def course(values: Values) -> Values:
+        return np.asarray(values[before] + (values[after] - values[before]) * share, dtype=np.float64)
+
+    return Table(lr * course(rates), momentum_min + (momentum - momentum_min) * course(momenta), course(decays))
+
+
+def _linear_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float, momentum_min: float) -> tuple[Values, Values]:
     """Three linear pieces: base -> max -> 0, then base / tail_ratio; momentum mirrored, at its maximum in the tail."""
     base = lr / schedule.lr_ratio
     last = base / schedule.tail_ratio
@@ -98,10 +143,10 @@ def _linear_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float
     knots = [0, peak, steps - tail]
     at = np.arange(steps)
     rates = np.maximum(np.interp(at, knots, [base if peak else lr, lr, 0.0]), last)
-    return Table(rates, np.interp(at, knots, [momentum if peak else momentum_min, momentum_min, momentum]))
+    return rates, np.interp(at, knots, [momentum if peak else momentum_min, momentum_min, momentum])
 
 
-def _torch_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float, momentum_min: float) -> Table:
+def _torch_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float, momentum_min: float) -> tuple[Values, Values]:
     """The phases of OneCycleLR with cosine annealing, its fractional phase ends included."""
     initial = lr / schedule.lr_ratio
     final = initial / schedule.tail_ratio
@@ -119,7 +164,7 @@ def _torch_one_cycle(schedule: Schedule, steps: int, lr: float, momentum: float,
         end, lr0, lr1, m0, m1 = phases[number]
         share = (t - start) / (end - start) if end > start else 1.0
         rates[t], momenta[t] = _cosine(lr0, lr1, share), _cosine(m0, m1, share)
-    return Table(rates, momenta)
+    return rates, momenta
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from hptune import report
+from hptune.calibration import calibrated_sizes
 from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.config.schema import Experiment
 from hptune.crew import LocalCrew, open_crew
-from hptune.dispatch import keep
+from hptune.dispatch import execute, keep
 from hptune.errors import ConfigError, InputError
 from hptune.knowledge import Progress, enabled_stages, stage_knowledge
 from hptune.pipeline import resume_progress, run_stage, run_stages
@@ -21,6 +22,7 @@ from hptune.report.trackers import PATIENCE, Tracking, require
 from hptune.report.trackers.tracker import FULL_TRAINING
 from hptune.running import Event, Remark, Run, StageConcluded, StageStarted, TrialDone
 from hptune.stages import STAGES, Knowledge
+from hptune.stages.batch_size import relative_speeds
 from hptune.stages.key_sweep import swept_values
 from hptune.stages.rounds import contender
 from hptune.store.environment import describe_environment
@@ -110,6 +112,20 @@ class Session:
         self._run.progress = resume_progress(self.journal, self.task, enabled_stages(self.experiment))
         variants = self._variants(key, values)
         return self._followed(run_stage(self._run, key, {"variants": variants}))
+
+    def trials(self, specs: Iterable[TrialSpec]) -> Iterator[TrialRecord]:
+        """Run trials that no stage has planned, those the journal holds aside; their records as they come."""
+        missing = {spec.trial_id: spec for spec in specs if spec.trial_id not in self.journal.state.records}
+        return execute(self._run, list(missing.values()), lambda _: ())
+
+    def speeds(self, sizes: Sequence[int]) -> tuple[tuple[int, float], ...]:
+        """Samples per second of batch sizes relative to the baseline's: see `Knowledge.speeds`. Measured once, then journalled."""
+        measuring = calibrated_sizes(self._run, {"values": list(sizes)})
+        while True:
+            try:
+                next(measuring)
+            except StopIteration as done:
+                return relative_speeds(dict(done.value), self.experiment.baseline_hyperparameters())
 
     def train(self, progress: Callable[[TrainProgress], None] | None = None, stop: Callable[[], bool] = lambda: False) -> TrialOutcome:
         """Train the config's `hyperparameters` at full length, with checkpoints; continues where an earlier call was stopped.

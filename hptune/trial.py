@@ -14,13 +14,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache, lru_cache
 from typing import Any, Literal
 
-from hptune.schedules import Schedule
+from hptune.schedules import ADDED_LATER, Schedule
 
 Status = Literal["completed", "diverged", "out_of_memory", "failed"]
-
-ADDED_LATER = {"added_later": True}
-"""Metadata of a field that a later version added to what is hashed. While it has its default it is left out of the hashed content, so
-that what earlier versions journalled keeps its id: the default must mean what was done before there was the field."""
 
 LARGEST = 1e100  # losses and metrics beyond are no results: their squares overflow, and no loss in float32 comes near
 
@@ -137,10 +133,8 @@ class TrialSpec:
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
         """Rebuild a spec from `to_json`'s form; fields of a later minor version are ignored."""
         known = known_fields(cls, data)
-        schedule = known_fields(Schedule, data["schedule"])
-        schedule["milestones"] = tuple(schedule.get("milestones", ()))
         known["hyperparameters"] = Hyperparameters(**known_fields(Hyperparameters, data["hyperparameters"]))
-        known["schedule"] = Schedule(**schedule)
+        known["schedule"] = Schedule.from_json(known_fields(Schedule, data["schedule"]))
         known["numerics"] = Numerics(**known_fields(Numerics, data["numerics"]))
         known["stop"] = StopRule(**known_fields(StopRule, data["stop"]))
         known["evaluate_at"] = tuple(data["evaluate_at"])

@@ -116,7 +116,7 @@ def _swept(k: Knowledge) -> dict[Hashable, Any]:
     """The value of the swept key by what it makes of a trial; empty where none is swept."""
     found: dict[Hashable, Any] = {}
     for variant in k.settings.get("variants", ()):
-        schedule = Schedule(**{**variant["schedule"], "milestones": tuple(variant["schedule"]["milestones"])})
+        schedule = Schedule.from_json(variant["schedule"])
         found[variant["task"], Hyperparameters(**variant["hyperparameters"]), schedule] = variant["value"]
     return found
 

@@ -101,24 +101,22 @@ class Program:
         device = problem.device
         spread = torch.arange(CHUNK * batch_size, device=device) % len(problem.parts.train)
         self._indices = spread.reshape(CHUNK, batch_size)
-        self._rates = torch.zeros(2, CHUNK, device=device)  # LR and momentum
-        self._weight_decay = torch.zeros((), device=device)
+        self._rates = torch.zeros(3, CHUNK, device=device)  # LR, momentum and weight decay
         self._losses = torch.zeros(CHUNK, device=device)
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
         self._check_purity()
         self._replay = self._recorded(record)
         self._check_replays()
 
-    def run(self, indices: Tensor, lr: Tensor, momentum: Tensor, weight_decay: float) -> Tensor:
+    def run(self, indices: Tensor, lr: Tensor, momentum: Tensor, weight_decay: Tensor) -> Tensor:
         """Take a step for each row of `indices` (steps, batch size); return the losses (steps,). All tensors are on the device."""
         losses = torch.empty(len(indices), device=self._losses.device)
-        self._weight_decay.fill_(weight_decay)
         for start in range(0, len(indices), CHUNK):
             end = min(start + CHUNK, len(indices))
             steps = end - start
             self._indices[:steps].copy_(indices[start:end])
-            self._rates[0, :steps].copy_(lr[start:end])
-            self._rates[1, :steps].copy_(momentum[start:end])
+            for row, values in zip(self._rates, (lr, momentum, weight_decay), strict=True):
+                row[:steps].copy_(values[start:end])
             self._at.zero_()
             for _ in range(steps):
                 self._replay()
@@ -128,10 +126,10 @@ class Program:
     def _body(self) -> None:
         """One step at the counter: everything it reads and writes stands at fixed places of the device."""
         indices = self._indices.index_select(0, self._at).squeeze(0)
-        lr, momentum = self._rates.index_select(1, self._at).squeeze(1).unbind()
+        lr, momentum, weight_decay = self._rates.index_select(1, self._at).squeeze(1).unbind()
         train = self._problem.parts.train
         pieces = ((train.take(indices[piece.start : piece.stop]), piece) for piece in self._pieces)
-        loss = self.rig.step(pieces, lr, momentum, self._weight_decay)
+        loss = self.rig.step(pieces, lr, momentum, weight_decay)
         assert loss is not None
         self._losses.index_copy_(0, self._at, loss.float().reshape(1))
         self._at += 1

@@ -74,7 +74,7 @@ class Training:
         by_number = problem.device.type == "cpu" and self._program is None
         self._values = [
             values.tolist() if by_number else torch.from_numpy(values).float().to(problem.device)
-            for values in (self.table.lr, self.table.momentum)
+            for values in (self.table.lr, self.table.momentum, own.weight_decay * self.table.weight_decay)
         ]  # tensors where the device must not wait for the host
 
     @property
@@ -133,9 +133,8 @@ class Training:
 
     def _take_step(self) -> None:
         PULSE.beat()
-        lr, momentum = self._values
         at = self.done
-        loss = self._rig.step(self._next_batch(), lr[at], momentum[at], self.spec.hyperparameters.weight_decay)
+        loss = self._rig.step(self._next_batch(), *(values[at] for values in self._values))
         self.taken += 1
         if loss is not None:
             self.series.on_device[at] = loss
@@ -144,14 +143,13 @@ class Training:
     def _replay(self, program: Program, end: int) -> None:
         """Take steps up to `end`, or to the end of the epoch, as replays."""
         PULSE.beat()
-        lr, momentum = self._values
         epoch, position = divmod(self.taken, self.steps_per_epoch)
         until = min(end, self.done + self.steps_per_epoch - position)
         steps = slice(self.done, until)
         if epoch != self._epoch[0]:
             self._epoch = epoch, self._order.epoch(epoch).to(self.problem.device)
         batches = self._epoch[1][position : position + until - self.done]
-        self.series.on_device[steps] = program.run(batches, lr[steps], momentum[steps], self.spec.hyperparameters.weight_decay)
+        self.series.on_device[steps] = program.run(batches, *(values[steps] for values in self._values))
         self.taken += until - self.done
         self.done = until
 

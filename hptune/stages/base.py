@@ -106,8 +106,7 @@ class Knowledge:
     def from_json(cls, data: Mapping[str, Any]) -> Knowledge:
         """Rebuild from `to_json`'s form; fields of a later minor version are ignored."""
         known = known_fields(cls, data)
-        schedule = known_fields(Schedule, data["schedule"])
-        known["schedule"] = Schedule(**{**schedule, "milestones": tuple(schedule["milestones"])})
+        known["schedule"] = Schedule.from_json(known_fields(Schedule, data["schedule"]))
         known["numerics"] = Numerics(**known_fields(Numerics, data["numerics"]))
         known["noise"] = Noise(**known_fields(Noise, data["noise"]))
         for name in ("start", "baseline"):

@@ -58,5 +58,5 @@ def _own_value(k: Knowledge) -> Any:
 
 def _run(k: Knowledge, variant: Mapping[str, Any]) -> TrialSpec:
     own = replace(k, task=variant["task"], train_samples=int(variant["train_samples"]))
-    schedule = Schedule(**{**variant["schedule"], "milestones": tuple(variant["schedule"]["milestones"])})
+    schedule = Schedule.from_json(variant["schedule"])
     return own.short_run(Hyperparameters(**variant["hyperparameters"]), schedule=schedule, numerics=Numerics(**variant["numerics"]))

@@ -140,7 +140,7 @@ def test_a_step_waits_for_nothing():
     torch.cuda.synchronize()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        program.run(indices, rates, rates, 1e-4)
+        program.run(indices, rates, rates, torch.full_like(rates, 1e-4))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(bool(parameter.isfinite().all()) for parameter in rig.model.parameters())

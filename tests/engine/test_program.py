@@ -11,6 +11,7 @@ from hptune.engine import program as program_module
 from hptune.engine.problem import open_problem
 from hptune.engine.program import CannotCaptureError, Program
 from hptune.engine.trainer import run_trial
+from hptune.schedules import Point, Schedule
 
 torch.set_num_threads(1)
 
@@ -48,11 +49,14 @@ def alike(a, b):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "schedule", [Schedule(), Schedule(kind="points", points=(Point(0.0, weight_decay=300.0), Point(1.0, momentum=0.0)))]
+)
 @pytest.mark.parametrize("micro_batch", [None, 12])
-def test_a_program_takes_the_steps_of_the_plain_loop(monkeypatch, programs, optimizer, micro_batch):
+def test_a_program_takes_the_steps_of_the_plain_loop(monkeypatch, programs, optimizer, schedule, micro_batch):
     blocks = {**AUGMENTED, "optimizer": {"name": optimizer}}
     problem = opened(**blocks, executor={"micro_batch": micro_batch or "auto"})
-    spec = spec_of(problem, lr=0.01, steps=70, evaluate_at=(10, 45, 70))  # epochs of 36 steps end between
+    spec = spec_of(problem, lr=0.01, schedule=schedule, steps=70, evaluate_at=(10, 45, 70))  # epochs of 36 steps end between
     replayed = run_trial(problem, spec).record
     assert programs == [(32, spec.numerics)]
     monkeypatch.setattr(program_module, "capturable", lambda problem, numerics: False)

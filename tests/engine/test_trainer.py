@@ -20,7 +20,7 @@ from hptune.engine.series import CURVE_ROWS, Evaluation, Series
 from hptune.engine.trainer import calibrate, run_trial
 from hptune.engine.training import Training, conditions
 from hptune.errors import DeviceLostError
-from hptune.schedules import Schedule, tabulate
+from hptune.schedules import Point, Schedule, tabulate
 from hptune.trial import CalibrationRequest, CurveSummary, StopRule
 
 torch.set_num_threads(1)
@@ -49,20 +49,25 @@ def weights_after(problem, spec):
 # ---- the numbers are those of plain PyTorch
 
 
-def test_one_cycle_equals_a_plain_pytorch_loop(digits):
-    spec = spec_of(digits, steps=60, evaluate_at=(60,))
+JUMPS = (Point(0.0, weight_decay=30.0), Point(0.5, lr=0.3, momentum=0.0, weight_decay=30.0), Point(0.5, lr=0.3), Point(1.0, lr=0.3))
+
+
+@pytest.mark.parametrize("schedule", [Schedule(), Schedule(kind="points", points=JUMPS)])
+def test_a_training_equals_a_plain_pytorch_loop(digits, schedule):
+    spec = spec_of(digits, schedule=schedule, steps=60, evaluate_at=(60,))
     own_values = spec.hyperparameters
     table = tabulate(spec.schedule, steps=60, lr=own_values.lr, momentum=own_values.momentum, momentum_min=own_values.momentum_min)
     torch.manual_seed(spec.seed)
     model = digits.make_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, weight_decay=own_values.weight_decay, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True)
     losses = []
     for epoch in range(3):
         order = torch.randperm(len(digits.parts.train), generator=generator(spec.seed, "order", epoch))
         for indices in order.split(own_values.batch_size)[: len(order) // own_values.batch_size]:
             if len(losses) == 60:
                 break
-            optimizer.param_groups[0].update(lr=table.lr[len(losses)], momentum=table.momentum[len(losses)])
+            decay = own_values.weight_decay * table.weight_decay[len(losses)]
+            optimizer.param_groups[0].update(lr=table.lr[len(losses)], momentum=table.momentum[len(losses)], weight_decay=decay)
             x, y = digits.parts.train.take(indices)
             loss = nn.functional.cross_entropy(model(x), y)
             optimizer.zero_grad()

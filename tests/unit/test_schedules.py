@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hptune.schedules import Schedule, ramp, step_decay, tabulate
+from hptune.schedules import Point, Schedule, ramp, step_decay, tabulate
 
 PEAK = {"lr": 1.0, "momentum": 0.95, "momentum_min": 0.85}
 
@@ -141,6 +141,33 @@ def test_step_and_constant_schedules_keep_the_momentum():
     assert stepped.momentum.tolist() == [0.95] * 4
     constant = table(Schedule(kind="constant"), 3)
     assert (constant.lr.tolist(), constant.momentum.tolist()) == ([1.0] * 3, [0.95] * 3)
+
+
+@pytest.mark.parametrize("kind", ["one_cycle", "constant", "step", "ramp"])
+def test_weight_decay_is_the_trials_own_throughout(kind):
+    assert table(Schedule(kind=kind), 7).weight_decay.tolist() == [1.0] * 7
+
+
+def test_points_literally():
+    """Straight lines from the first step to the last; momentum between its minimum (0) and its own (1)."""
+    points = (Point(0.0, lr=0.0), Point(0.5, lr=2.0, momentum=0.0, weight_decay=3.0), Point(1.0, lr=1.0, momentum=0.5, weight_decay=3.0))
+    result = table(Schedule(kind="points", points=points), 5, lr=0.1)
+    assert result.lr == pytest.approx([0.0, 0.1, 0.2, 0.15, 0.1])
+    assert result.momentum == pytest.approx([0.95, 0.9, 0.85, 0.875, 0.9])
+    assert result.weight_decay == pytest.approx([1.0, 2.0, 3.0, 3.0, 3.0])
+
+
+def test_two_points_at_one_place_are_a_jump():
+    points = (Point(0.0), Point(0.5), Point(0.5, lr=0.5, weight_decay=10.0), Point(1.0, lr=0.5, weight_decay=10.0))
+    result = table(Schedule(kind="points", points=points), 5)
+    assert result.lr.tolist() == [1.0, 1.0, 0.5, 0.5, 0.5]
+    assert result.weight_decay.tolist() == [1.0, 1.0, 10.0, 10.0, 10.0]
+
+
+def test_a_course_is_level_outside_its_points():
+    points = (Point(0.25, lr=0.2), Point(0.75, lr=0.6))
+    assert table(Schedule(kind="points", points=points), 5).lr == pytest.approx([0.2, 0.2, 0.4, 0.6, 0.6])
+    assert table(Schedule(kind="points", points=points[:1]), 1).lr.tolist() == [0.2]
 
 
 @pytest.mark.parametrize("steps", [0, -1])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hptune.schedules import Schedule
+from hptune.schedules import Point, Schedule
 from hptune.trial import (
     CalibrationRequest,
     CurveSummary,
@@ -49,6 +49,7 @@ CHANGES = {
         "milestones": (0.5,),
         "gamma": 0.5,
         "min_lr": 1e-5,
+        "points": (Point(0.5, lr=0.1),),
     },
     Numerics: {
         "device": "cuda",
