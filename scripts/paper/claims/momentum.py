@@ -1,0 +1,143 @@
+"""Claim 3 (section 4.3, table 1, Figs. 7 and 8): momentum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hptune.schedules import Point, Schedule
+from hptune.trial import Hyperparameters, TrialRecord
+from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, accuracy, held, over_seeds
+from paper.lab import Asking, Lab, by_name
+
+CONSTANT = (0.85, 0.9, 0.95)  # table 1
+FALLING = (0.95, 0.85)
+RISING = (0.9, 1.0)  # table 1; while the LR rises
+MINIMA = (0.7, 0.8, 0.9)  # beside 0.85
+CONSTANT_LR = 8.0  # times lower than the peak, as 0.1 is beside 0.8 in table 1
+RANGE = (0.7, 0.99)  # of the momentum range test (Fig. 7b)
+TELLS = 0.1  # of the range: two range tests that find the same momentum lie closer
+
+
+def momentum(lab: Lab) -> Asking[Outcome]:
+    """Table 1 in this setup, other minima, and range tests of momentum in both directions."""
+    own = yield from lab.settled()
+    slow = own.but(lr=own.lr / CONSTANT_LR)
+    cycles = {_word(*FALLING): FALLING, _word(*RISING): RISING, **{f"{m:g}": (m, m) for m in CONSTANT}}
+    minima = {_word(FALLING[0], low): (FALLING[0], low) for low in MINIMA}
+    flat = {name: values for name, values in cycles.items() if name != _word(*RISING)}
+    specs = {("1cycle", name): lab.runs(_at(own, *values)) for name, values in (cycles | minima).items()}
+    for name, (high, low) in flat.items():
+        specs["constant LR", name] = lab.runs(_at(slow, high, low), schedule=lab.at_constant_lr(cycled=high != low))
+    rising = _at(slow, RANGE[1], RANGE[0])
+    for direction, (first, last) in {"upwards": (0.0, 1.0), "downwards": (1.0, 0.0)}.items():
+        schedule = Schedule(kind="points", points=(Point(0.0, momentum=first), Point(1.0, momentum=last)))
+        specs["range test", direction] = lab.range_tests(rising, schedule, length=1.0)
+    records = yield from by_name(specs)
+    findings = [finding for name in ("1cycle", "constant LR") for finding in _table(lab, _part(records, name), name)]
+    findings += [*_minimum(lab, _part(records, "1cycle")), *_range_test(_part(records, "range test"))]
+    return Outcome(
+        findings=findings,
+        panels=(_drawn({name: own for name, own in records.items() if name[0] != "range test"}), _ramps_drawn(records)),
+        tables={f"Table 1, {lab.title}: accuracy on the test images, %": _rows(lab, records)},
+    )
+
+
+def _word(high: float, low: float) -> str:
+    return f"{high:g}→{low:g}"
+
+
+def _at(own: Hyperparameters, high: float, low: float) -> Hyperparameters:
+    return replace(own, momentum=high, momentum_min=low)
+
+
+def _part(records: Mapping[tuple[str, str], Sequence[TrialRecord]], name: str) -> dict[str, Sequence[TrialRecord]]:
+    return {own[1]: found for own, found in records.items() if own[0] == name}
+
+
+def _table(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: str) -> list[Finding]:
+    """Falling momentum against the best constant one, at the same LR."""
+    compared = Compared(records)
+    constants = [f"{m:g}" for m in CONSTANT]
+    best = compared.best([name for name in constants if name in compared.names] or constants[:1])
+    gap = compared.difference(_word(*FALLING), best, chosen_from=len(constants))
+    paper = lab.paper.get(f"table 1, {schedule}", {})
+    known = [paper[name] for name in constants if name in paper]
+    what = f"{schedule}: accuracy of momentum {_word(*FALLING)} less that of the best constant one ({best})"
+    theirs = f"{paper[_word(*FALLING)] - max(known):+.1f}" if known else ""
+    return [held(what, gap, "points", above=-lab.margin, figure="Table 1", paper=theirs, note=_lost(compared))]
+
+
+def _minimum(lab: Lab, records: Mapping[str, Sequence[TrialRecord]]) -> list[Finding]:
+    """The largest difference between two minima."""
+    names = [_word(FALLING[0], low) for low in sorted((*MINIMA, FALLING[1]))]
+    compared = Compared({name: records[name] for name in names})
+    top, bottom = compared.best(), compared.best(largest=False)
+    gap = compared.difference(top, bottom, chosen_from=len(names) - 1)
+    what = f"accuracy at the best minimum less that at the worst ({top} and {bottom})"
+    return [held(what, gap, "points", below=lab.margin, figure="Fig. 8", paper="nearly insensitive", note=_lost(compared))]
+
+
+def _range_test(ramps: Mapping[str, Sequence[TrialRecord]]) -> list[Finding]:
+    """Where the loss is lowest when momentum rises, and when it falls: what tells something of momentum finds the same."""
+    span = RANGE[1] - RANGE[0]
+    places = {direction: [_lowest(record, upwards=direction == "upwards") for record in records] for direction, records in ramps.items()}
+    apart = over_seeds([(up - down) / span for up, down in zip(places["upwards"], places["downwards"], strict=True)])
+    size = Estimate(
+        value=abs(apart.value), low=apart.low if apart.value > 0 else -apart.high, high=apart.high if apart.value > 0 else -apart.low
+    )
+    means = {direction: sum(found) / len(found) for direction, found in places.items()}
+    what = (
+        f"momentum range test is useless: distance between the momenta found upwards ({means['upwards']:.2f}) and downwards "
+        f"({means['downwards']:.2f}), of its range {RANGE[0]:g} to {RANGE[1]:g}"
+    )
+    return [held(what, size, "of the range", above=TELLS, figure="Fig. 7b", paper="useless")]
+
+
+def _lowest(record: TrialRecord, *, upwards: bool) -> float:
+    curve = record.curve
+    at = min(range(len(curve.step)), key=lambda i: curve.val_loss[i] if math.isfinite(curve.val_loss[i]) else math.inf)
+    return _momentum(record, curve.step[at], upwards=upwards)
+
+
+def _momentum(record: TrialRecord, step: int, *, upwards: bool) -> float:
+    share = step / record.spec.steps
+    return RANGE[0] + (RANGE[1] - RANGE[0]) * (share if upwards else 1 - share)
+
+
+def _lost(compared: Compared) -> str:
+    return f"diverged: {', '.join(compared.lost)}" if compared.lost else ""
+
+
+def _rows(lab: Lab, records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> list[dict[str, str]]:
+    rows = []
+    for schedule in ("1cycle", "constant LR"):
+        own = _part(records, schedule)
+        compared, paper = Compared(own), lab.paper.get(f"table 1, {schedule}", {})
+        for name in own:
+            found = compared.interval(name)
+            shown = "diverged" if name in compared.lost else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            rows.append({"schedule": schedule, "momentum": name, "ours": shown, "paper": f"{paper[name]:.1f}" if name in paper else ""})
+    return rows
+
+
+def _drawn(records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> Panel:
+    rows = [
+        {"x": name, "y": accuracy(record), "series": schedule, "seed": record.spec.repetition}
+        for (schedule, name), own in records.items()
+        for record in own
+        if record.usable
+    ]
+    return Panel(figure="fig8", title="Momentum", x="momentum", y="test accuracy, %", rows=rows, lines=False)
+
+
+def _ramps_drawn(records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> Panel:
+    rows = [
+        {"x": _momentum(record, step, upwards=direction == "upwards"), "y": loss, "series": direction, "seed": record.spec.repetition}
+        for direction, own in _part(records, "range test").items()
+        for record in own
+        for step, loss in zip(record.curve.step, record.curve.val_loss, strict=True)
+        if math.isfinite(loss)
+    ]
+    return Panel(figure="fig7b", title="Range tests of momentum", x="momentum", y="validation loss", rows=rows)

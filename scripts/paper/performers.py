@@ -1,0 +1,241 @@
+"""Who performs the trials that claims ask for: a session that trains them, a journal that holds them, or nobody, to see what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from hptune import report
+from hptune.config.loader import LoadedConfig, load_config, with_value
+from hptune.engine.problem import open_problem
+from hptune.engine.trainer import calibrate
+from hptune.imagined import Imagination, Known
+from hptune.session import open_session
+from hptune.store.journal import replay
+from hptune.store.layout import RunLayout, is_run_directory
+from hptune.trial import CalibrationRequest, CurveSummary, Task, TrialRecord, TrialSpec
+from paper.evidence import Outcome
+from paper.lab import Asking, Lab, Searched
+from paper.setups import Setup
+from speed.processes import say
+
+EVALUATED = 1 / 3  # what measuring a sample costs, in samples trained on
+SEARCH_BUDGET = 16  # short runs; confirm comes on top
+SEARCH_SEED = 1  # other seeds than those of the claims' own trials
+SEARCH_SIZES = [32, 64, 128, 256]
+CONFIRMED = 4 * 5 + 2 * 0.75  # full trainings of confirm: four finalists on five seeds, and shorter ones
+PATIENCE = 60.0  # seconds between two lines of progress
+
+
+class MissingError(Exception):
+    """Trials that were not run."""
+
+
+class Performer(Protocol):
+    """Answers a claim's questions in one setup."""
+
+    lab: Lab
+
+    def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
+        """The records of trials, in the same order."""
+        ...
+
+
+def answered(asking: Asking[Outcome], performer: Performer) -> Outcome:
+    """Perform whatever a claim asks for; what it comes to. Raises MissingError where the performer has not got it."""
+    try:
+        specs = next(asking)
+        while True:
+            specs = asking.send(performer(specs))
+    except StopIteration as done:
+        outcome: Outcome = done.value
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a setup's trials and its search are kept, and with what they are run."""
+
+    setup: Setup
+    folder: Path
+    device: str = "auto"
+    workers: str = "auto"
+
+    @property
+    def trials(self) -> Path:
+        return self.folder / self.setup.name
+
+    @property
+    def searched(self) -> Path:
+        return self.folder / f"{self.setup.name}-search"
+
+    def config(self) -> LoadedConfig:
+        """The setup's config."""
+        loaded = with_value(load_config(self.setup.config), "device", self.device)
+        return with_value(loaded, "executor.workers", self.workers if self.workers == "auto" else int(self.workers))
+
+    def search_config(self) -> LoadedConfig:
+        """The same data and model, and otherwise what hptune does by itself."""
+        loaded = self.config()
+        compare = loaded.experiment.stages.batch_size.compare if loaded.experiment.stages.batch_size else "time"
+        stages = {"batch_size": {"values": SEARCH_SIZES, "compare": compare}}
+        for key, value in {"baseline": {}, "stages": stages, "seeds": 2, "seed": SEARCH_SEED, "budget.search": SEARCH_BUDGET}.items():
+            loaded = with_value(loaded, key, value)
+        return loaded
+
+    def lab(self, loaded: LoadedConfig, task: Task, *, speeds: Callable[..., Any], search: Callable[[], Searched]) -> Lab:
+        own = self.setup
+        return Lab(
+            setup=own.name,
+            title=own.title,
+            margin=own.margin,
+            experiment=loaded.experiment,
+            task=task,
+            speeds=speeds,
+            search=search,
+            paper=own.paper,
+        )
+
+    def found(self) -> Searched:
+        """What the search recommends, and its cost. Raises MissingError unless it is finished."""
+        if not is_run_directory(self.searched):
+            raise MissingError(f"no search was run in {self.setup.name}")
+        run = report.load(self.searched)
+        if (
+            run.state != "finished"
+            or run.recommendation is None
+            or not run.recommendation.confirmed
+            or run.loaded is None
+            or run.task is None
+        ):
+            raise MissingError(f"the search in {self.setup.name} is not finished")
+        full = run.loaded.experiment.budget.epochs * run.task.train_samples
+        return Searched(own=run.recommendation.hyperparameters, cost=sum(_cost(record, run.task) for record in run.records) / full)
+
+
+class Trains:
+    """Trains what is missing, in worker processes; what is there is not trained again."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._loaded = place, place.config()
+        self._session = open_session(self._loaded, run_dir=place.trials, command=("reproduce_paper",))
+
+    def __enter__(self) -> Self:
+        self._session.__enter__()
+        self.lab = self._place.lab(self._loaded, self._session.task, speeds=self._speeds, search=self._search)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._session.__exit__(*error)
+
+    def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
+        records = self._session.journal.state.records
+        missing = {spec.trial_id for spec in specs} - records.keys()
+        began = told = time.monotonic()
+        for done, record in enumerate(self._session.trials(specs), start=1):
+            now = time.monotonic()
+            if now - told > PATIENCE or done == len(missing):
+                told, left = now, (now - began) / done * (len(missing) - done)
+                count = f"{done} of {len(missing)} trials, {left / 60:.0f} min left of them"
+                say(f"{self._place.setup.name}: {count}; last: loss {record.val_loss:.4g}")
+        return [records[spec.trial_id] for spec in specs]
+
+    def _speeds(self, sizes: Sequence[int]) -> tuple[tuple[int, float], ...]:
+        return self._session.speeds(sizes) if _by_time(self._loaded) else ()
+
+    def _search(self) -> Searched:
+        with contextlib.suppress(MissingError):
+            return self._place.found()
+        say(f"{self._place.setup.name}: hptune run")
+        with open_session(self._place.search_config(), run_dir=self._place.searched, command=("reproduce_paper",)) as session:
+            for _ in session.run():
+                pass
+            session.finish()
+        return self._place.found()
+
+
+class Reads:
+    """Trains nothing: has what the journal holds, also while another process writes it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, loaded = place, place.config()
+        layout = RunLayout(place.trials)
+        self._records: Mapping[str, TrialRecord] = replay(layout.journal).records if layout.journal.exists() else {}
+        self.lab = place.lab(loaded, open_problem(loaded.experiment).task, speeds=self._speeds, search=place.found)
+
+    def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
+        missing = sum(spec.trial_id not in self._records for spec in specs)
+        if missing:
+            raise MissingError(f"{missing} of {len(specs)} trials were not run")
+        return [self._records[spec.trial_id] for spec in specs]
+
+    def _speeds(self, _: Sequence[int]) -> tuple[tuple[int, float], ...]:
+        if _by_time(self._place.config()):
+            raise MissingError("speeds are measured where trials are run")
+        return ()
+
+
+class Lists:
+    """Trains nothing but a few steps, to see how fast they are; makes records up, so that a claim goes on to ask."""
+
+    def __init__(self, place: Place) -> None:
+        loaded = place.config()
+        problem = open_problem(loaded.experiment)
+        self._task = problem.task
+        self.trials: dict[str, float] = {}  # samples that each costs as much as
+        self._searches = 0.0
+        own = loaded.experiment.baseline_hyperparameters()
+        timed = calibrate(problem, CalibrationRequest(hyperparameters=own, numerics=problem.task.numerics))
+        self.seconds_per_sample = timed.seconds_per_step / own.batch_size
+        self._imagined = Imagination(Known({}), 1)
+        self.lab = place.lab(loaded, problem.task, speeds=lambda _: (), search=self._search)
+
+    def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
+        self.trials |= {spec.trial_id: _planned(spec, self._task) for spec in specs}
+        return [_complete(self._imagined(spec)) for spec in specs]
+
+    @property
+    def samples(self) -> float:
+        """What everything asked for so far costs as much as, in samples trained on; no trial counts twice."""
+        return sum(self.trials.values()) + self._searches
+
+    def _search(self) -> Searched:
+        """About what one takes: its budget, and what confirm does."""
+        experiment = self.lab.experiment
+        full = self._task.train_samples * experiment.budget.epochs
+        self._searches += full * (SEARCH_BUDGET * experiment.budget.short_epochs / experiment.budget.epochs + CONFIRMED)
+        return Searched(own=self.lab.authors, cost=0.0)
+
+
+def _complete(record: TrialRecord) -> TrialRecord:
+    """A made-up record with everything that a claim may look at."""
+    spec, loss = record.spec, record.val_loss
+    curve = record.curve
+    if not curve.step:
+        n = len(spec.evaluate_at)
+        curve = CurveSummary(
+            step=spec.evaluate_at, lr=(spec.hyperparameters.lr,) * n, train_loss=(loss,) * n, val_loss=(loss,) * n, metric=(0.5,) * n
+        )
+    return replace(record, test_loss=loss, test_metric=1 / (1 + loss), curve=curve)
+
+
+def _by_time(loaded: LoadedConfig) -> bool:
+    section = loaded.experiment.stages.batch_size
+    return bool(section) and section.compare == "time"
+
+
+def _planned(spec: TrialSpec, task: Task) -> float:
+    """Samples trained on that a trial costs as much as."""
+    measured = task.val_samples if spec.validation_limit is None else spec.validation_limit
+    return spec.samples + EVALUATED * (measured * len(spec.evaluate_at) + spec.test * task.test_samples)
+
+
+def _cost(record: TrialRecord, task: Task) -> float:
+    """The same of a trial that was run, as far as it went."""
+    limit = record.spec.validation_limit
+    measured = task.val_samples if limit is None else limit
+    return record.samples + EVALUATED * (measured * len(record.curve.step) + record.spec.test * task.test_samples)

@@ -1,0 +1,120 @@
+"""From the command line to the files: perform what each claim asks for, judge it, write what was found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from hptune.errors import DataError, HptuneError
+from hptune.executors.factory import available_cores
+from hptune.store.layout import write_atomic
+from paper.claims import CLAIMS, Claim
+from paper.document import estimate, write
+from paper.evidence import Outcome
+from paper.performers import Lists, MissingError, Place, Reads, Trains, answered
+from paper.setups import SCALES
+from speed.machine import describe_machine
+from speed.processes import say
+from speed.results import table
+
+ORDER = (1, 3, 5, 6, 7, 4, 2)  # what decides most for its cost comes first
+Piece = tuple[Claim, Place]
+P = TypeVar("P")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for. Raises SystemExit: 2 for what there is not, 1 where something failed."""
+    pieces = _pieces(arguments)
+    try:
+        if arguments.list:
+            print(_listed(pieces))
+        else:
+            _perform(arguments, pieces)
+    except HptuneError as error:
+        raise SystemExit(f"{error}") from error
+
+
+def _pieces(arguments: argparse.Namespace) -> list[Piece]:
+    setups = {setup.name: setup for setup in SCALES[arguments.scale]}
+    names = _chosen("--setups", arguments.setups, list(setups))
+    numbers = [int(number) for number in _chosen("--claims", arguments.claims, [str(number) for number in ORDER])]
+    folder = arguments.folder / arguments.scale
+    places = {name: Place(setup=setups[name], folder=folder, device=arguments.device, workers=arguments.workers) for name in names}
+    return [(CLAIMS[number], place) for name, place in places.items() for number in numbers if number in setups[name].claims]
+
+
+def _chosen(option: str, text: str | None, known: list[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",")] if text else known
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"{option}: unknown {', '.join(unknown)}: use {', '.join(known)}")
+    return names
+
+
+def _listed(pieces: list[Piece]) -> str:
+    """What each claim costs in each setup; what an earlier one trains is not counted again."""
+    rows: list[dict[str, str]] = []
+    total, lists = 0.0, _Opened(Lists)
+    for claim, place in pieces:
+        asked = lists.of(place)
+        if asked is None:
+            rows.append({"claim": str(claim.number), "": claim.title, "setup": place.setup.title, "core hours": "its data are missing"})
+            continue
+        trials, samples = len(asked.trials), asked.samples
+        answered(claim.ask(asked.lab), asked)
+        hours = (asked.samples - samples) * asked.seconds_per_sample / 3600
+        total += hours
+        row = {"claim": str(claim.number), "": claim.title, "setup": asked.lab.title}
+        rows.append({**row, "trials": str(len(asked.trials) - trials), "core hours": f"{hours:.2f}"})
+    cores = available_cores()
+    return f"{table(rows)}\n\nin all about {total:.1f} core hours, {total / cores:.1f} h on {cores} cores"
+
+
+def _perform(arguments: argparse.Namespace, pieces: list[Piece]) -> None:
+    with ExitStack() as stack:
+        performers = _Opened(Reads if arguments.known else lambda place: stack.enter_context(Trains(place)))
+        for claim, place in pieces:
+            say(f"claim {claim.number}, {place.setup.title}")
+            performer = performers.of(place)
+            if performer is None:
+                continue
+            try:
+                outcome = answered(claim.ask(performer.lab), performer)
+            except MissingError as error:
+                say(f"  left out: {error}")
+                continue
+            for finding in outcome.findings:
+                say(f"  {finding.statement}: {estimate(asdict(finding.ours), finding.unit)}: {finding.verdict}")
+            _keep(arguments.out, arguments.scale, claim.number, place.setup.name, outcome)
+
+
+class _Opened(Generic[P]):
+    """Performers by setup, each opened once; None where the data are not at hand."""
+
+    def __init__(self, make: Callable[[Place], P]) -> None:
+        self._make, self._held = make, dict[Path, P | None]()
+
+    def of(self, place: Place) -> P | None:
+        if place.trials not in self._held:
+            try:
+                self._held[place.trials] = self._make(place)
+            except DataError as error:
+                say(f"{place.setup.title} is left out: {error}")
+                self._held[place.trials] = None
+        return self._held[place.trials]
+
+
+def _keep(out: Path, scale: str, number: int, setup: str, outcome: Outcome) -> None:
+    """Add what a claim came to to what is there of others, and write everything that follows from it."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"paper-{scale}.json"
+    others = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    new = {"claim": number, "setup": setup, "machine": describe_machine(), **asdict(outcome)}
+    kept = [other for other in others if (other["claim"], other["setup"]) != (number, setup)]
+    lines = ",\n".join(json.dumps(own, ensure_ascii=False) for own in sorted([*kept, new], key=lambda o: (o["claim"], o["setup"])))
+    write_atomic(path, f"[\n{lines}\n]\n")
+    write(out)
