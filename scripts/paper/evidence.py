@@ -88,9 +88,9 @@ def validation_loss(record: TrialRecord) -> float:
 
 def judged(ours: Estimate, *, above: float = -math.inf, below: float = math.inf) -> Verdict:
     """Whether a figure lies between `above` and `below`: decided only where its whole interval lies on one side of each limit."""
-    if ours.low > above and ours.high < below:
-        return "holds"
-    return "does not hold" if ours.high <= above or ours.low >= below else "not decided"
+    inside = [limit_met for limit, limit_met in ((above, ours.low > above), (below, ours.high < below)) if math.isfinite(limit)]
+    outside = [passed for limit, passed in ((above, ours.high <= above), (below, ours.low >= below)) if math.isfinite(limit)]
+    return "holds" if all(inside) else "does not hold" if any(outside) else "not decided"
 
 
 class Compared:

@@ -16,6 +16,7 @@ from hptune.schedules import Point, Schedule, tabulate
 from hptune.stages import Knowledge
 from hptune.stages.lr_range import RANGE_POINTS, range_samples, round_lr
 from hptune.trial import Hyperparameters, StopRule, Task, TrialRecord, TrialSpec
+from paper.race import Result
 
 T = TypeVar("T")
 Asking = Generator[list[TrialSpec], list[TrialRecord], T]
@@ -36,7 +37,8 @@ class Searched:
 class Lab:
     """A setup, open. `setup`: its name; `title`: in words. `margin`: per cent of accuracy within which two settings are as good.
 
-    `speeds`: samples per second of batch sizes relative to the config's. `search`: what `hptune run` finds.
+    `speeds`: samples per second of batch sizes relative to the config's. `search`: what `hptune run` finds. `race`: what each
+    contestant reaches within so many minutes, at a repetition. `paper`: the report's figures, and what else the setup says to a claim.
     """
 
     setup: str
@@ -46,6 +48,7 @@ class Lab:
     task: Task
     speeds: Callable[[Sequence[int]], tuple[tuple[int, float], ...]]
     search: Callable[[], Searched]
+    race: Callable[[float, int], Mapping[str, Result]]
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -20,6 +20,7 @@ from hptune.store.layout import RunLayout, is_run_directory
 from hptune.trial import CalibrationRequest, CurveSummary, Task, TrialRecord, TrialSpec
 from paper.evidence import Outcome
 from paper.lab import Asking, Lab, Searched
+from paper.race import CONTESTANTS, Result, race, raced
 from paper.setups import Setup
 from speed.processes import say
 
@@ -27,7 +28,7 @@ EVALUATED = 1 / 3  # what measuring a sample costs, in samples trained on
 SEARCH_BUDGET = 16  # short runs; confirm comes on top
 SEARCH_SEED = 1  # other seeds than those of the claims' own trials
 SEARCH_SIZES = [32, 64, 128, 256]
-CONFIRMED = 4 * 5 + 2 * 0.75  # full trainings of confirm: four finalists on five seeds, and shorter ones
+SHORTER = 0.75  # full trainings a seed: confirm also looks at half and a quarter of the length
 PATIENCE = 60.0  # seconds between two lines of progress
 
 
@@ -81,13 +82,18 @@ class Place:
     def search_config(self) -> LoadedConfig:
         """The same data and model, and otherwise what hptune does by itself."""
         loaded = self.config()
-        compare = loaded.experiment.stages.batch_size.compare if loaded.experiment.stages.batch_size else "time"
-        stages = {"batch_size": {"values": SEARCH_SIZES, "compare": compare}}
+        own = loaded.experiment.stages
+        stages: dict[str, Any] = {"confirm": own.confirm.model_dump() if own.confirm else {}}
+        stages["batch_size"] = {"values": SEARCH_SIZES, "compare": own.batch_size.compare if own.batch_size else "time"}
         for key, value in {"baseline": {}, "stages": stages, "seeds": 2, "seed": SEARCH_SEED, "budget.search": SEARCH_BUDGET}.items():
             loaded = with_value(loaded, key, value)
         return loaded
 
-    def lab(self, loaded: LoadedConfig, task: Task, *, speeds: Callable[..., Any], search: Callable[[], Searched]) -> Lab:
+    @property
+    def races(self) -> Path:
+        return self.folder / f"{self.setup.name}-races"
+
+    def lab(self, loaded: LoadedConfig, task: Task, **ways: Callable[..., Any]) -> Lab:
         own = self.setup
         return Lab(
             setup=own.name,
@@ -95,8 +101,7 @@ class Place:
             margin=own.margin,
             experiment=loaded.experiment,
             task=task,
-            speeds=speeds,
-            search=search,
+            **ways,
             paper=own.paper,
         )
 
@@ -126,7 +131,7 @@ class Trains:
 
     def __enter__(self) -> Self:
         self._session.__enter__()
-        self.lab = self._place.lab(self._loaded, self._session.task, speeds=self._speeds, search=self._search)
+        self.lab = self._place.lab(self._loaded, self._session.task, speeds=self._speeds, search=self._search, race=self._race)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -157,6 +162,13 @@ class Trains:
             session.finish()
         return self._place.found()
 
+    def _race(self, minutes: float, repetition: int) -> dict[str, Result]:
+        place = self._place
+        known = raced(place.races, minutes=minutes, repetition=repetition)
+        if known is None:
+            say(f"{place.setup.name}: a race of {minutes:g} min, repetition {repetition}")
+        return known or race(self._loaded, place.races, minutes=minutes, repetition=repetition)
+
 
 class Reads:
     """Trains nothing: has what the journal holds, also while another process writes it."""
@@ -165,7 +177,7 @@ class Reads:
         self._place, loaded = place, place.config()
         layout = RunLayout(place.trials)
         self._records: Mapping[str, TrialRecord] = replay(layout.journal).records if layout.journal.exists() else {}
-        self.lab = place.lab(loaded, open_problem(loaded.experiment).task, speeds=self._speeds, search=place.found)
+        self.lab = place.lab(loaded, open_problem(loaded.experiment).task, speeds=self._speeds, search=place.found, race=self._race)
 
     def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
         missing = sum(spec.trial_id not in self._records for spec in specs)
@@ -177,6 +189,12 @@ class Reads:
         if _by_time(self._place.config()):
             raise MissingError("speeds are measured where trials are run")
         return ()
+
+    def _race(self, minutes: float, repetition: int) -> dict[str, Result]:
+        found = raced(self._place.races, minutes=minutes, repetition=repetition)
+        if found is None:
+            raise MissingError(f"a race of {minutes:g} min was not run")
+        return found
 
 
 class Lists:
@@ -192,7 +210,7 @@ class Lists:
         timed = calibrate(problem, CalibrationRequest(hyperparameters=own, numerics=problem.task.numerics))
         self.seconds_per_sample = timed.seconds_per_step / own.batch_size
         self._imagined = Imagination(Known({}), 1)
-        self.lab = place.lab(loaded, problem.task, speeds=lambda _: (), search=self._search)
+        self.lab = place.lab(loaded, problem.task, speeds=lambda _: (), search=self._search, race=self._race)
 
     def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
         self.trials |= {spec.trial_id: _planned(spec, self._task) for spec in specs}
@@ -207,8 +225,15 @@ class Lists:
         """About what one takes: its budget, and what confirm does."""
         experiment = self.lab.experiment
         full = self._task.train_samples * experiment.budget.epochs
-        self._searches += full * (SEARCH_BUDGET * experiment.budget.short_epochs / experiment.budget.epochs + CONFIRMED)
+        confirm = experiment.stages.confirm
+        confirmed = confirm.seeds * (1 + confirm.finalists + SHORTER) if confirm else 0.0
+        self._searches += full * (SEARCH_BUDGET * experiment.budget.short_epochs / experiment.budget.epochs + confirmed)
         return Searched(own=self.lab.authors, cost=0.0)
+
+    def _race(self, minutes: float, repetition: int) -> dict[str, Result]:
+        self._searches += 2 * minutes * 60 / self.seconds_per_sample
+        made_up = {"own": {}, "accuracy": 50.0 + repetition, "loss": 1.0, "trials": 0, "seconds": minutes * 60}
+        return {who: Result(who=who, repetition=repetition, **made_up) for who in CONTESTANTS}
 
 
 def _complete(record: TrialRecord) -> TrialRecord:

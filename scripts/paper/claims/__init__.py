@@ -12,6 +12,7 @@ from paper.claims.one_cycle import one_cycle
 from paper.claims.range_test import range_test
 from paper.claims.tuner import tuner
 from paper.claims.weight_decay import weight_decay
+from paper.claims.yardstick import yardstick
 from paper.evidence import Outcome
 from paper.lab import Asking, Lab
 
@@ -37,5 +38,10 @@ CLAIMS = {
         Claim(number=5, title="The best weight decay depends on LR and schedule, by LR·WD/(1 − momentum)", ask=weight_decay),
         Claim(number=6, title="Early clues predict the final ranking", ask=clues),
         Claim(number=7, title="`hptune run`, given data and model, is at least as good as the author's setting", ask=tuner),
+        Claim(
+            number=8,
+            title="Today's yardstick: accuracy within so many minutes, search included, beside Optuna on the same engine",
+            ask=yardstick,
+        ),
     )
 }

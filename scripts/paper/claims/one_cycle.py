@@ -14,6 +14,7 @@ from paper.lab import Asking, Lab, by_name
 CYCLES = (0.5, 1.0)  # lengths, of the config's full training, unless the setup names others
 STEPS = (1.0, 2.0, 4.0)
 TUNED_OVER = (0.125, 0.25, 0.5, 1.0)  # times the LR of 1cycle
+TUNED_ON = 2  # seeds
 STEP_MOMENTUM = 0.9
 KNOTS = 65  # points of a curve that is drawn by straight lines
 CYCLE, AUTHORS_CYCLE, STEP = "1cycle", "author's 1cycle", "tuned step schedule"
@@ -26,7 +27,8 @@ def one_cycle(lab: Lab) -> Asking[Outcome]:
     own = yield from lab.settled()
     specs: dict[Way, list[TrialSpec]] = {(CYCLE, length): lab.runs(own, length=length) for length in lab.paper.get("cycles", CYCLES)}
     steps = replace(own, momentum=STEP_MOMENTUM, momentum_min=STEP_MOMENTUM)
-    rates = {lr: lab.runs(steps.but(lr=lr), schedule=lab.step_schedule()) for lr in (round_lr(own.lr * factor) for factor in TUNED_OVER)}
+    tried = [steps.but(lr=round_lr(own.lr * factor)) for factor in TUNED_OVER]
+    rates = {h.lr: [lab.run(h, seed, schedule=lab.step_schedule()) for seed in lab.seeds[:TUNED_ON]] for h in tried}
     tuned = steps.but(lr=Compared((yield from by_name(rates)), validation_loss).best(largest=False))
     for length in lab.paper.get("steps", STEPS):
         specs[STEP, length] = lab.runs(tuned, length=length, schedule=lab.step_schedule())
