@@ -17,6 +17,7 @@ from paper.figures import draw
 from paper.setups import SCALES
 from speed.results import table
 
+FIGURE_ORDER = (1, 6, 4, 3, 5, 2, 7, 8)  # claims in the order of the report's figures
 TEMPLATE = Path(__file__).with_name("paper.md.j2")
 FOR = {"cpu": "CPU", "gpu": "GPU"}
 WORDS = {"holds": "holds", "does not hold": "**does not hold**", "not decided": "not decided"}
@@ -70,7 +71,7 @@ class Part:
 def write(out: Path) -> None:
     """Write paper.md and the figures from the JSON files in `out`."""
     found = {scale: json.loads(path.read_text(encoding="utf-8")) for scale in SCALES if (path := out / f"paper-{scale}.json").is_file()}
-    parts = sorted(_parts(found), key=lambda part: part.number)
+    parts = sorted(_parts(found), key=lambda part: FIGURE_ORDER.index(part.number))
     for part in parts:
         for panel in part.panels:
             draw(panel, out / part.file(panel))
@@ -78,8 +79,8 @@ def write(out: Path) -> None:
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         overview=table([{"": str(p.number), "claim": CLAIMS[p.number].title, "setup": p.title, "findings": p.counted} for p in parts]),
         claims=[
-            {"number": number, "title": claim.title, "parts": own}
-            for number, claim in CLAIMS.items()
+            {"number": number, "title": CLAIMS[number].title, "parts": own}
+            for number in FIGURE_ORDER
             if (own := [part for part in parts if part.number == number])
         ],
         missing=_missing(parts),

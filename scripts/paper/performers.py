@@ -232,8 +232,11 @@ class Lists:
 
     def _race(self, minutes: float, repetition: int) -> dict[str, Result]:
         self._searches += 2 * minutes * 60 / self.seconds_per_sample
-        made_up = {"own": {}, "accuracy": 50.0 + repetition, "loss": 1.0, "trials": 0, "seconds": minutes * 60}
-        return {who: Result(who=who, repetition=repetition, **made_up) for who in CONTESTANTS}
+        length, accuracy = minutes * 60, 50.0 + repetition
+        return {
+            who: Result(who=who, repetition=repetition, own={}, accuracy=accuracy, loss=1.0, trials=0, seconds=length)
+            for who in CONTESTANTS
+        }
 
 
 def _complete(record: TrialRecord) -> TrialRecord:
@@ -250,7 +253,7 @@ def _complete(record: TrialRecord) -> TrialRecord:
 
 def _by_time(loaded: LoadedConfig) -> bool:
     section = loaded.experiment.stages.batch_size
-    return bool(section) and section.compare == "time"
+    return section is not False and section.compare == "time"
 
 
 def _planned(spec: TrialSpec, task: Task) -> float:

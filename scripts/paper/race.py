@@ -75,8 +75,15 @@ def _run(who: str, loaded: LoadedConfig, home: Path, allowance: float) -> Result
         trials = len(session.journal.state.records)
         final = _trained(session, own)
     seconds = time.monotonic() - began
-    found = {"accuracy": 100 * final.test_metric, "loss": final.test_loss, "trials": trials, "seconds": seconds}
-    result = Result(who=who, repetition=loaded.experiment.seed, own=asdict(own), **found)
+    result = Result(
+        who=who,
+        repetition=loaded.experiment.seed,
+        own=asdict(own),
+        accuracy=100 * final.test_metric,
+        loss=final.test_loss,
+        trials=trials,
+        seconds=seconds,
+    )
     write_atomic(home / RESULT, json.dumps(asdict(result)))
     return result
 

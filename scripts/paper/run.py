@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from hptune.errors import DataError, HptuneError
+from hptune.errors import DataError, HptuneError, InputError
 from hptune.executors.factory import available_cores
 from hptune.store.layout import write_atomic
 from paper.claims import CLAIMS, Claim
 from paper.document import estimate, write
 from paper.evidence import Outcome
-from paper.performers import Lists, MissingError, Place, Reads, Trains, answered
+from paper.performers import Lists, MissingError, Performer, Place, Reads, Trains, answered
+from paper.prepare import prepare
 from paper.setups import SCALES
 from speed.machine import describe_machine
 from speed.processes import say
@@ -28,15 +29,21 @@ P = TypeVar("P")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for. Raises SystemExit: 2 for what there is not, 1 where something failed."""
+    """Do what the command line asks for. Raises SystemExit as hptune's commands end: 2 wrong input, 1 failed, 130 interrupted."""
     pieces = _pieces(arguments)
     try:
+        for path in {Path(place.config().experiment.data.path or "") for _, place in pieces} if arguments.download else ():
+            say(f"{path}: {'made' if prepare(path) else 'is there'}")
         if arguments.list:
             print(_listed(pieces))
         else:
             _perform(arguments, pieces)
     except HptuneError as error:
-        raise SystemExit(f"{error}") from error
+        say(str(error))
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from error
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        raise SystemExit(130) from None
 
 
 def _pieces(arguments: argparse.Namespace) -> list[Piece]:
@@ -51,7 +58,8 @@ def _pieces(arguments: argparse.Namespace) -> list[Piece]:
 def _chosen(option: str, text: str | None, known: list[str]) -> list[str]:
     names = [name.strip() for name in text.split(",")] if text else known
     if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"{option}: unknown {', '.join(unknown)}: use {', '.join(known)}")
+        say(f"{option}: unknown {', '.join(unknown)}: use {', '.join(known)}")
+        raise SystemExit(2)
     return names
 
 
@@ -76,7 +84,8 @@ def _listed(pieces: list[Piece]) -> str:
 
 def _perform(arguments: argparse.Namespace, pieces: list[Piece]) -> None:
     with ExitStack() as stack:
-        performers = _Opened(Reads if arguments.known else lambda place: stack.enter_context(Trains(place)))
+        make: Callable[[Place], Performer] = Reads if arguments.known else lambda place: stack.enter_context(Trains(place))
+        performers = _Opened(make)
         for claim, place in pieces:
             say(f"claim {claim.number}, {place.setup.title}")
             performer = performers.of(place)

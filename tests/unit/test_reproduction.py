@@ -2,14 +2,17 @@
 
 import json
 import math
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from hptune.config.loader import from_tree
+from hptune.errors import DataError
 from hptune.imagined import ramped
 from hptune.schedules import tabulate
 from hptune.trial import CurveSummary, Numerics, Task, TrialRecord
@@ -19,6 +22,7 @@ from paper.document import write
 from paper.evidence import Compared, Estimate, at_the_edge, judged, optima, over_seeds, rank_correlation, share_of
 from paper.lab import Lab, Searched
 from paper.performers import MissingError, Place, Reads, Trains, answered
+from paper.prepare import prepare
 from paper.race import HPTUNE, OPTUNA, Result
 from paper.run import _keep
 from paper.setups import SCALES, Setup
@@ -380,9 +384,9 @@ def test_the_document_has_each_claim_with_its_verdict_and_names_what_was_not_run
     held = json.loads((tmp_path / "paper-cpu.json").read_text())
     assert [outcome["claim"] for outcome in held] == [3, 4]
     text = (tmp_path / "paper.md").read_text()
-    assert f"## 3. {CLAIMS[3].title}" in text
+    assert f"## Claim 3. {CLAIMS[3].title}" in text
     assert "momentum range test is useless" in text
-    assert "## 5." not in text
+    assert "## Claim 5." not in text
     assert "claims 1, 2, 5, 6, 7" in text.split("## What was not run")[1]
     pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(pictures) == 3
@@ -391,9 +395,64 @@ def test_the_document_has_each_claim_with_its_verdict_and_names_what_was_not_run
     assert (tmp_path / "paper.md").read_text() == text
 
 
+@pytest.mark.parametrize(("scale", "name"), [(scale, setup.name) for scale, own in SCALES.items() for setup in own])
+def test_the_configs_of_all_setups_are_whole(scale, name, monkeypatch, tmp_path):
+    """Also that of the search which knows data and model alone: it starts from hptune's defaults, not from the author's values."""
+    monkeypatch.setenv("HPTUNE_DATA", str(tmp_path))
+    setup = next(setup for setup in SCALES[scale] if setup.name == name)
+    place = Place(setup=setup, folder=tmp_path)
+    own, search = place.config().experiment, place.search_config().experiment
+    assert own.seeds >= (3 if 8 in setup.claims else 4)
+    assert own.stages.lr_range
+    assert set(setup.claims) <= CLAIMS.keys()
+    defaults = from_tree({"data": {"name": "digits"}, "model": "linear"}, tmp_path).experiment
+    assert search.baseline_hyperparameters() == defaults.baseline_hyperparameters()
+    assert (search.data, search.model, search.schedule) == (own.data, own.model, own.schedule)
+    assert search.budget.search_runs == 16
+    if setup.claims != (8,):
+        assert own.stages.lr_range.min_lr
+        assert own.stages.lr_range.max_lr
+
+
 def test_over_seeds_is_students_interval():
     values = [1.0, 2.0, 4.0]
     expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     found = over_seeds(values)
     assert (found.low, found.high) == pytest.approx(expected)
     assert over_seeds([1.0]).high == math.inf
+
+
+def test_data_are_made_from_torchvisions(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def fetched(root, *, train, download):
+        assert download
+        assert Path(root) == tmp_path / "new"
+        n = 6 if train else 3
+        return SimpleNamespace(data=np.full((n, 4, 4, 3), n, np.uint8), targets=list(range(n)))
+
+    monkeypatch.setattr(datasets, "CIFAR10", fetched)
+    path = tmp_path / "new" / "cifar10.npz"
+    assert prepare(path)
+    with np.load(path) as held:
+        assert {name: held[name].shape for name in held} == {
+            "x_train": (6, 4, 4, 3),
+            "y_train": (6,),
+            "x_test": (3, 4, 4, 3),
+            "y_test": (3,),
+        }
+        assert held["y_train"].tolist() == list(range(6))
+    assert not prepare(path)
+    with pytest.raises(DataError, match="no such data set"):
+        prepare(tmp_path / "imagenet.npz")
+
+
+@pytest.mark.parametrize("options", [["--claims", "99"], ["--setups", "mnist"], ["--known", "--claims", "3"]])
+def test_wrong_input_ends_with_2(options, monkeypatch, capsys):
+    monkeypatch.delenv("HPTUNE_DATA", raising=False)
+    monkeypatch.setattr("sys.argv", ["reproduce_paper", *options])
+    main = runpy.run_path(str(setups.CONFIGS.parents[1] / "scripts" / "reproduce_paper"))["main"]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "unknown" in (said := capsys.readouterr().err) or "HPTUNE_DATA is not set" in said

@@ -22,7 +22,7 @@ def range_test(lab: Lab) -> Asking[Outcome]:
     """Range tests of several lengths, then trainings at what they suggest, and around what the longest ones suggest."""
     own = yield from lab.settled()
     specs: dict[float | str, list[TrialSpec]] = {length: lab.ramps(length=length) for length in LENGTHS}
-    ramps = yield from by_name({**specs, LINEAR: lab.ramps(shape=LINEAR, max_lr=LINEAR_UP_TO * own.lr)})
+    ramps = yield from by_name({**specs, LINEAR: lab.ramps(shape="linear", max_lr=LINEAR_UP_TO * own.lr)})
     rates = {factor: round_lr(own.lr * factor) for factor in AROUND}
     shorter = {name: round_lr(lr) for name, records in ramps.items() if name != 1.0 and (lr := lab.suggestion(records)) is not None}
     more = [lab.run(own, len(lab.seeds) + i) for i in range(MORE_SEEDS)]

@@ -14,6 +14,7 @@ from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, Verdict,
 from paper.lab import Asking, Lab, by_name
 
 LOWER = 4.0  # times: the second LR
+CONSTANT = "constant LR"
 CONSTANT_LR = 8.0  # times lower than the peak, as in table 1
 LITTLE_MOMENTUM = 0.8
 RANGE_LENGTH = 0.5  # of a training: the LR range tests at several weight decays
@@ -49,7 +50,7 @@ def weight_decay(lab: Lab) -> Asking[Outcome]:
     places = {name: optima(found) for name, found in grids.items()}
     first = next(iter(ways))
     findings = [
-        *_moves(grids, places, first),
+        *_moves(grids, places, first, lab.paper.get("best decay", "")),
         _law(lab, ways, places),
         _agrees("Fig. 12", "branches from the peak of the LR", optima(branch), places[first]),
         _in_use("Fig. 4", "LR range tests", _by_range_tests(ramps), grids[first]),
@@ -77,12 +78,14 @@ def _ways(lab: Lab, own: Hyperparameters) -> dict[str, Way]:
         f"1cycle, LR {own.lr:g}": Way(own=own, schedule=cycle),
         f"1cycle, LR {lower:g}": Way(own=replace(own, lr=lower), schedule=cycle),
         f"1cycle, LR {own.lr:g}, momentum {LITTLE_MOMENTUM:g}": Way(own=still, schedule=cycle),
-        f"constant LR {own.lr / CONSTANT_LR:g}": Way(own=replace(own, lr=own.lr / CONSTANT_LR), schedule=constant),
+        f"{CONSTANT} {own.lr / CONSTANT_LR:g}": Way(own=replace(own, lr=own.lr / CONSTANT_LR), schedule=constant),
     }
 
 
-def _moves(grids: Mapping[str, Mapping[float, Sequence[TrialRecord]]], places: Mapping[str, Sequence[float]], first: str) -> list[Finding]:
-    """Whether the best weight decay is another one under another LR, momentum or schedule, and as the product says."""
+def _moves(
+    grids: Mapping[str, Mapping[float, Sequence[TrialRecord]]], places: Mapping[str, Sequence[float]], first: str, theirs: str
+) -> list[Finding]:
+    """Whether the best weight decay is another one under another LR, momentum or schedule; `theirs`: at a constant LR over 1cycle."""
     findings = []
     for name, own in places.items():
         if name == first:
@@ -97,6 +100,7 @@ def _moves(grids: Mapping[str, Mapping[float, Sequence[TrialRecord]]], places: M
                 wanted="not 1",
                 verdict=_differs(ratio),
                 figure="Figs. 9–11",
+                paper=theirs if name.startswith(CONSTANT) else "",
                 note=f"at the edge of the grid: {edge}" if edge else "",
             )
         )
