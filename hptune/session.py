@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from hptune import report
-from hptune.calibration import calibrated_sizes
+from hptune.calibration import calibrated_sizes, settle_workers
 from hptune.config.loader import LoadedConfig, dump_config, with_value
 from hptune.config.schema import Experiment
 from hptune.crew import LocalCrew, open_crew
@@ -116,7 +116,10 @@ class Session:
     def trials(self, specs: Iterable[TrialSpec]) -> Iterator[TrialRecord]:
         """Run trials that no stage has planned, those the journal holds aside; their records as they come."""
         missing = {spec.trial_id: spec for spec in specs if spec.trial_id not in self.journal.state.records}
-        return execute(self._run, list(missing.values()), lambda _: ())
+        if len(missing) > 1:
+            for _ in settle_workers(self._run):
+                pass
+        yield from execute(self._run, list(missing.values()), lambda _: ())
 
     def speeds(self, sizes: Sequence[int]) -> tuple[tuple[int, float], ...]:
         """Samples per second of batch sizes relative to the baseline's: see `Knowledge.speeds`. Measured once, then journalled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from hptune import report
 from hptune.config.loader import LoadedConfig, load_config, with_value
 from hptune.engine.problem import open_problem
 from hptune.engine.trainer import calibrate
+from hptune.engine.workload import Problem
 from hptune.imagined import Imagination, Known
 from hptune.session import open_session
 from hptune.store.journal import replay
@@ -29,6 +31,7 @@ SEARCH_BUDGET = 16  # short runs; confirm comes on top
 SEARCH_SEED = 1  # other seeds than those of the claims' own trials
 SEARCH_SIZES = [32, 64, 128, 256]
 SHORTER = 0.75  # full trainings a seed: confirm also looks at half and a quarter of the length
+TIMED, STEPS_TIMED = 64, 8  # samples and steps
 PATIENCE = 60.0  # seconds between two lines of progress
 
 
@@ -198,17 +201,20 @@ class Reads:
 
 
 class Lists:
-    """Trains nothing but a few steps, to see how fast they are; makes records up, so that a claim goes on to ask."""
+    """Trains nothing but a few steps, if `timed`, to see how fast they are; makes records up, so that a claim goes on to ask.
 
-    def __init__(self, place: Place) -> None:
+    `full`: samples of a full training.
+    """
+
+    def __init__(self, place: Place, *, timed: bool = True) -> None:
         loaded = place.config()
         problem = open_problem(loaded.experiment)
         self._task = problem.task
         self.trials: dict[str, float] = {}  # samples that each costs as much as
         self._searches = 0.0
-        own = loaded.experiment.baseline_hyperparameters()
-        timed = calibrate(problem, CalibrationRequest(hyperparameters=own, numerics=problem.task.numerics))
-        self.seconds_per_sample = timed.seconds_per_step / own.batch_size
+        self.raced = 0.0  # seconds
+        self.full = loaded.experiment.budget.epochs * problem.task.train_samples
+        self.seconds_per_sample = _seconds_per_sample(problem) if timed else math.nan
         self._imagined = Imagination(Known({}), 1)
         self.lab = place.lab(loaded, problem.task, speeds=lambda _: (), search=self._search, race=self._race)
 
@@ -218,20 +224,19 @@ class Lists:
 
     @property
     def samples(self) -> float:
-        """What everything asked for so far costs as much as, in samples trained on; no trial counts twice."""
+        """What everything asked for so far costs as much as, in samples trained on; no trial counts twice, and races not."""
         return sum(self.trials.values()) + self._searches
 
     def _search(self) -> Searched:
         """About what one takes: its budget, and what confirm does."""
         experiment = self.lab.experiment
-        full = self._task.train_samples * experiment.budget.epochs
         confirm = experiment.stages.confirm
         confirmed = confirm.seeds * (1 + confirm.finalists + SHORTER) if confirm else 0.0
-        self._searches += full * (SEARCH_BUDGET * experiment.budget.short_epochs / experiment.budget.epochs + confirmed)
+        self._searches += self.full * (SEARCH_BUDGET * experiment.budget.short_epochs / experiment.budget.epochs + confirmed)
         return Searched(own=self.lab.authors, cost=0.0)
 
     def _race(self, minutes: float, repetition: int) -> dict[str, Result]:
-        self._searches += 2 * minutes * 60 / self.seconds_per_sample
+        self.raced += len(CONTESTANTS) * minutes * 60
         length, accuracy = minutes * 60, 50.0 + repetition
         return {
             who: Result(who=who, repetition=repetition, own={}, accuracy=accuracy, loss=1.0, trials=0, seconds=length)
@@ -249,6 +254,15 @@ def _complete(record: TrialRecord) -> TrialRecord:
             step=spec.evaluate_at, lr=(spec.hyperparameters.lr,) * n, train_loss=(loss,) * n, val_loss=(loss,) * n, metric=(0.5,) * n
         )
     return replace(record, test_loss=loss, test_metric=1 / (1 + loss), curve=curve)
+
+
+def _seconds_per_sample(problem: Problem) -> float:
+    """Of the baseline's training; on a CPU, where small batches are as fast and large ones take long, by small ones."""
+    own = problem.experiment.baseline_hyperparameters()
+    if problem.device.type == "cpu":
+        own = own.but(batch_size=min(own.batch_size, TIMED))
+    timed = calibrate(problem, CalibrationRequest(hyperparameters=own, numerics=problem.task.numerics, steps=STEPS_TIMED))
+    return timed.seconds_per_step / own.batch_size
 
 
 def _by_time(loaded: LoadedConfig) -> bool:

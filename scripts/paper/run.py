@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from hptune.engine.numerics import resolve_device
 from hptune.errors import DataError, HptuneError, InputError
-from hptune.executors.factory import available_cores
 from hptune.store.layout import write_atomic
 from paper.claims import CLAIMS, Claim
 from paper.document import estimate, write
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         for path in {Path(place.config().experiment.data.path or "") for _, place in pieces} if arguments.download else ():
             say(f"{path}: {'made' if prepare(path) else 'is there'}")
         if arguments.list:
-            print(_listed(pieces))
+            print(_listed(pieces, timed=arguments.scale == "cpu" or resolve_device(arguments.device).type != "cpu"))
         else:
             _perform(arguments, pieces)
     except HptuneError as error:
@@ -63,23 +63,28 @@ def _chosen(option: str, text: str | None, known: list[str]) -> list[str]:
     return names
 
 
-def _listed(pieces: list[Piece]) -> str:
-    """What each claim costs in each setup; what an earlier one trains is not counted again."""
+def _listed(pieces: list[Piece], *, timed: bool) -> str:
+    """What each claim costs in each setup; what an earlier one trains is not counted again. `timed`: in hours of this machine, too."""
     rows: list[dict[str, str]] = []
-    total, lists = 0.0, _Opened(Lists)
+    total, lists = 0.0, _Opened(lambda place: Lists(place, timed=timed))
     for claim, place in pieces:
+        row = {"claim": str(claim.number), "": claim.title, "setup": place.setup.title}
         asked = lists.of(place)
         if asked is None:
-            rows.append({"claim": str(claim.number), "": claim.title, "setup": place.setup.title, "core hours": "its data are missing"})
+            rows.append({**row, "hours": "its data are missing"})
             continue
-        trials, samples = len(asked.trials), asked.samples
+        trials, samples, raced = len(asked.trials), asked.samples, asked.raced
         answered(claim.ask(asked.lab), asked)
-        hours = (asked.samples - samples) * asked.seconds_per_sample / 3600
+        samples = asked.samples - samples
+        hours = (samples * asked.seconds_per_sample if samples else 0.0) / 3600 + (asked.raced - raced) / 3600
         total += hours
-        row = {"claim": str(claim.number), "": claim.title, "setup": asked.lab.title}
-        rows.append({**row, "trials": str(len(asked.trials) - trials), "core hours": f"{hours:.2f}"})
-    cores = available_cores()
-    return f"{table(rows)}\n\nin all about {total:.1f} core hours, {total / cores:.1f} h on {cores} cores"
+        cost = {"trials": str(len(asked.trials) - trials), "full trainings": f"{samples / asked.full:.1f}"}
+        rows.append({**row, **cost, "hours": f"{hours:.2f}" if timed else ""})
+    return (
+        f"{table(rows)}\n\nin all about {total:.1f} h, one trial at a time"
+        if timed
+        else f"{table(rows)}\n\nno GPU here to measure hours on"
+    )
 
 
 def _perform(arguments: argparse.Namespace, pieces: list[Piece]) -> None:
