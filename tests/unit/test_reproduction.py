@@ -254,8 +254,23 @@ def test_claim_2_a_step_schedule_gets_the_lr_that_is_best_in_validation():
 @pytest.mark.parametrize(("penalty", "expected"), [(0.0, "holds"), (0.2, "does not hold")])
 def test_claim_3_falling_momentum(penalty, expected):
     world = World(loss=lambda spec: 1 + penalty * (spec.hyperparameters.momentum_min == 0.85 < spec.hyperparameters.momentum))
-    assert verdict(3, world, "less that of the best constant one", "1cycle") == expected
+    assert verdict(3, world, "less that at the best constant one") == expected
+    assert verdict(3, world, "over that at the best constant one") == expected
     assert verdict(3, world, "best minimum") == expected
+
+
+def test_claim_3_a_momentum_that_is_only_an_lr_is_found_out():
+    lab = World().lab
+    own = replace(lab.authors, lr=0.053, momentum=0.95, momentum_min=0.95)
+    best = lab.forgetting(lab.run(own, 0))  # what the largest constant momentum makes of the LR
+
+    def loss(spec):
+        rising = spec.hyperparameters.momentum_min == 1.0  # LR/(1 − momentum) has no mean
+        return 1.5 if rising else 1 + 0.3 * abs(math.log(lab.forgetting(spec) / best))
+
+    found = verdicts(3, World(loss=loss))
+    assert {v for statement, v in found.items() if statement.startswith("1cycle: ")} == {"does not hold"}
+    assert {v for statement, v in found.items() if statement.startswith("1cycle, equal LR")} == {"holds"}
 
 
 def test_claim_3_a_range_test_that_finds_the_same_momentum_in_both_directions_is_of_use():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hptune.schedules import Point, Schedule
+from hptune.stages.lr_range import round_lr
 from hptune.trial import Hyperparameters, TrialRecord
-from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, accuracy, held, over_seeds
+from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, accuracy, held, log_loss, over_seeds, powers
 from paper.lab import Asking, Lab, by_name
 
 CONSTANT = (0.85, 0.9, 0.95)  # table 1
@@ -17,31 +18,41 @@ RISING = (0.9, 1.0)  # table 1; while the LR rises
 MINIMA = (0.7, 0.8, 0.9)  # beside 0.85
 CONSTANT_LR = 8.0  # times lower than the peak, as 0.1 is beside 0.8 in table 1
 RANGE = (0.7, 0.99)  # of the momentum range test (Fig. 7b)
+CYCLE, FLAT, EQUAL, RAMP = "1cycle", "constant LR", "1cycle, equal LR/(1 − momentum)", "range test"
+AS_GOOD = 1.05  # times the loss of the best constant momentum
 TELLS = 0.1  # of the range: two range tests that find the same momentum lie closer
 
 
 def momentum(lab: Lab) -> Asking[Outcome]:
-    """Table 1 in this setup, other minima, and range tests of momentum in both directions."""
+    """Table 1 in this setup, other minima, the same at equal effective LR, and range tests of momentum in both directions."""
     own = yield from lab.settled()
     slow = own.but(lr=own.lr / CONSTANT_LR)
     cycles = {_word(*FALLING): FALLING, _word(*RISING): RISING, **{f"{m:g}": (m, m) for m in CONSTANT}}
     minima = {_word(FALLING[0], low): (FALLING[0], low) for low in MINIMA}
-    flat = {name: values for name, values in cycles.items() if name != _word(*RISING)}
-    specs = {("1cycle", name): lab.runs(_at(own, *values)) for name, values in (cycles | minima).items()}
-    for name, (high, low) in flat.items():
-        specs["constant LR", name] = lab.runs(_at(slow, high, low), schedule=lab.at_constant_lr(cycled=high != low))
+    levels = {name: values for name, values in (cycles | minima).items() if values != RISING}
+    specs = {(CYCLE, name): lab.runs(_at(own, *values)) for name, values in (cycles | minima).items()}
+    for name, (high, low) in levels.items():
+        specs[EQUAL, name] = lab.runs(_as_effective(lab, _at(own, high, low), _at(own, *FALLING)))
+        if name in cycles:
+            specs[FLAT, name] = lab.runs(_at(slow, high, low), schedule=lab.at_constant_lr(cycled=high != low))
     rising = _at(slow, RANGE[1], RANGE[0])
     for direction, (first, last) in {"upwards": (0.0, 1.0), "downwards": (1.0, 0.0)}.items():
         schedule = Schedule(kind="points", points=(Point(0.0, momentum=first), Point(1.0, momentum=last)))
-        specs["range test", direction] = lab.range_tests(rising, schedule, length=1.0)
+        specs[RAMP, direction] = lab.range_tests(rising, schedule, length=1.0)
     records = yield from by_name(specs)
-    findings = [finding for name in ("1cycle", "constant LR") for finding in _table(lab, _part(records, name), name)]
-    findings += [*_minimum(lab, _part(records, "1cycle")), *_range_test(_part(records, "range test"))]
+    parts = {name: _part(records, name) for name in (CYCLE, FLAT, EQUAL)}
+    findings = [_against_constant(lab, part, name, by) for name, part in parts.items() for by in (accuracy, log_loss)]
+    findings += [_minimum(lab, parts[name], name) for name in (CYCLE, EQUAL)]
     return Outcome(
-        findings=findings,
-        panels=(_drawn({name: own for name, own in records.items() if name[0] != "range test"}), _ramps_drawn(records)),
-        tables={f"Table 1, {lab.title}: accuracy on the test images, %": _rows(lab, records)},
+        findings=[*findings, _range_test(_part(records, RAMP))],
+        panels=(_drawn({name: own for name, own in records.items() if name[0] != RAMP}), _ramps_drawn(_part(records, RAMP))),
+        tables={f"Table 1, {lab.title}: accuracy on the test images, %, and loss": _rows(lab, parts)},
     )
+
+
+def _as_effective(lab: Lab, own: Hyperparameters, like: Hyperparameters) -> Hyperparameters:
+    """With the LR at which the mean of LR/(1 − momentum) over a training is that of `like`: a step moves the weights as far."""
+    return own.but(lr=round_lr(own.lr * lab.forgetting(lab.run(like, 0)) / lab.forgetting(lab.run(own, 0)))) if own != like else own
 
 
 def _word(high: float, low: float) -> str:
@@ -56,30 +67,32 @@ def _part(records: Mapping[tuple[str, str], Sequence[TrialRecord]], name: str) -
     return {own[1]: found for own, found in records.items() if own[0] == name}
 
 
-def _table(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: str) -> list[Finding]:
-    """Falling momentum against the best constant one, at the same LR."""
-    compared = Compared(records)
-    constants = [f"{m:g}" for m in CONSTANT]
-    best = compared.best([name for name in constants if name in compared.names] or constants[:1])
+def _against_constant(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: str, by: Callable[[TrialRecord], float]) -> Finding:
+    """Falling momentum against the best constant one: by accuracy, as the report has it, or by loss."""
+    compared, constants = Compared(records, by), [f"{m:g}" for m in CONSTANT]
+    best = compared.best([name for name in constants if name in compared.names] or constants[:1], largest=by is accuracy)
     gap = compared.difference(_word(*FALLING), best, chosen_from=len(constants))
+    if by is not accuracy:
+        what = f"{schedule}: loss at momentum {_word(*FALLING)} over that at the best constant one ({best})"
+        return held(what, powers(gap, math.e), "×", below=AS_GOOD, note=_lost(compared))
     paper = lab.paper.get(f"table 1, {schedule}", {})
     known = [paper[name] for name in constants if name in paper]
-    what = f"{schedule}: accuracy of momentum {_word(*FALLING)} less that of the best constant one ({best})"
+    what = f"{schedule}: accuracy at momentum {_word(*FALLING)} less that at the best constant one ({best})"
     theirs = f"{paper[_word(*FALLING)] - max(known):+.1f}" if known else ""
-    return [held(what, gap, "points", above=-lab.margin, figure="Table 1", paper=theirs, note=_lost(compared))]
+    return held(what, gap, "points", above=-lab.margin, figure="Table 1", paper=theirs, note=_lost(compared))
 
 
-def _minimum(lab: Lab, records: Mapping[str, Sequence[TrialRecord]]) -> list[Finding]:
+def _minimum(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: str) -> Finding:
     """The largest difference between two minima."""
     names = [_word(FALLING[0], low) for low in sorted((*MINIMA, FALLING[1]))]
     compared = Compared({name: records[name] for name in names})
     top, bottom = compared.best(), compared.best(largest=False)
     gap = compared.difference(top, bottom, chosen_from=len(names) - 1)
-    what = f"accuracy at the best minimum less that at the worst ({top} and {bottom})"
-    return [held(what, gap, "points", below=lab.margin, figure="Fig. 8", paper="nearly insensitive", note=_lost(compared))]
+    what = f"{schedule}: accuracy at the best minimum less that at the worst ({top} and {bottom})"
+    return held(what, gap, "points", below=lab.margin, figure="Fig. 8", paper="nearly insensitive", note=_lost(compared))
 
 
-def _range_test(ramps: Mapping[str, Sequence[TrialRecord]]) -> list[Finding]:
+def _range_test(ramps: Mapping[str, Sequence[TrialRecord]]) -> Finding:
     """Where the loss is lowest when momentum rises, and when it falls: what tells something of momentum finds the same."""
     span = RANGE[1] - RANGE[0]
     places = {direction: [_lowest(record, upwards=direction == "upwards") for record in records] for direction, records in ramps.items()}
@@ -92,7 +105,7 @@ def _range_test(ramps: Mapping[str, Sequence[TrialRecord]]) -> list[Finding]:
         f"momentum range test is useless: distance between the momenta found upwards ({means['upwards']:.2f}) and downwards "
         f"({means['downwards']:.2f}), of its range {RANGE[0]:g} to {RANGE[1]:g}"
     )
-    return [held(what, size, "of the range", above=TELLS, figure="Fig. 7b", paper="useless")]
+    return held(what, size, "of the range", above=TELLS, figure="Fig. 7b", paper="useless")
 
 
 def _lowest(record: TrialRecord, *, upwards: bool) -> float:
@@ -110,15 +123,22 @@ def _lost(compared: Compared) -> str:
     return f"diverged: {', '.join(compared.lost)}" if compared.lost else ""
 
 
-def _rows(lab: Lab, records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> list[dict[str, str]]:
+def _rows(lab: Lab, parts: Mapping[str, Mapping[str, Sequence[TrialRecord]]]) -> list[dict[str, str]]:
     rows = []
-    for schedule in ("1cycle", "constant LR"):
-        own = _part(records, schedule)
-        compared, paper = Compared(own), lab.paper.get(f"table 1, {schedule}", {})
-        for name in own:
-            found = compared.interval(name)
-            shown = "diverged" if name in compared.lost else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-            rows.append({"schedule": schedule, "momentum": name, "ours": shown, "paper": f"{paper[name]:.1f}" if name in paper else ""})
+    for schedule, own in parts.items():
+        by_accuracy, by_loss, paper = Compared(own), Compared(own, log_loss), lab.paper.get(f"table 1, {schedule}", {})
+        for name, records in own.items():
+            found = by_accuracy.interval(name)
+            rows.append(
+                {
+                    "schedule": schedule,
+                    "momentum": name,
+                    "LR": f"{records[0].spec.hyperparameters.lr:g}",
+                    "ours": "diverged" if name in by_accuracy.lost else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
+                    "loss": f"{math.exp(by_loss.mean(name)):.3f}",
+                    "paper": f"{paper[name]:.1f}" if name in paper else "",
+                }
+            )
     return rows
 
 
@@ -132,10 +152,10 @@ def _drawn(records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> Panel:
     return Panel(figure="fig8", title="Momentum", x="momentum", y="test accuracy, %", rows=rows, lines=False)
 
 
-def _ramps_drawn(records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> Panel:
+def _ramps_drawn(ramps: Mapping[str, Sequence[TrialRecord]]) -> Panel:
     rows = [
         {"x": _momentum(record, step, upwards=direction == "upwards"), "y": loss, "series": direction, "seed": record.spec.repetition}
-        for direction, own in _part(records, "range test").items()
+        for direction, own in ramps.items()
         for record in own
         for step, loss in zip(record.curve.step, record.curve.val_loss, strict=True)
         if math.isfinite(loss)
