@@ -28,8 +28,7 @@ def clues(lab: Lab) -> Asking[Outcome]:
     candidates = _candidates(own)
     lengths = (*SHORT, 1.0)
     records = yield from by_name({(name, length): lab.runs(h, length=length) for name, h in candidates.items() for length in lengths})
-    full = {name: records[name, 1.0] for name in candidates if all(records[name, length][0].usable for length in lengths)}
-    full = {name: found for name, found in full.items() if all(r.usable for length in lengths for r in records[name, length])}
+    full = {name: records[name, 1.0] for name in candidates if all(r.usable for length in lengths for r in records[name, length])}
     findings = [_short(lab, {name: records[name, length] for name in full}, full, length) for length in SHORT]
     findings += [_within(lab, full, at) for at in range(len(full[next(iter(full))][0].curve.step) - 1)]
     findings += _words(own, {name: records[name, SHORT[1]] for name in full}, full, candidates)
