@@ -14,7 +14,7 @@ from hptune.analysis.quantiles import student, studentized_range
 from hptune.trial import TrialRecord
 
 Verdict = Literal["holds", "does not hold", "not decided"]
-NEAREST = 2  # points of a grid on either side of its best one through which a parabola is laid
+NEAREST = 1  # points of a grid on either side of its best one through which a parabola is laid; losses rise unlike on its two sides
 CONFIDENCE = 0.95
 
 

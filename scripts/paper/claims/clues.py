@@ -15,7 +15,7 @@ from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Finding, Outcome, Panel, held, log_loss, over_seeds, rank_correlation, share_of
 from paper.lab import Asking, Lab, by_name
 
-SHORT = (0.1, 0.2, 0.4)  # of a full training
+SHORT = (0.1, 0.2)  # of a full training
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the LR suggested
 MOMENTA = (0.85, 0.9, 0.95)
 DECAYS = (0.1, 10**-0.5, 10**0.5, 10.0)  # times the author's

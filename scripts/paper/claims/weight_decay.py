@@ -13,7 +13,7 @@ from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, Verdict, at_the_edge, held, log_loss, optima, over_seeds, powers
 from paper.lab import Asking, Lab, by_name
 
-LOWER = 4.0  # times: the second LR
+LOWER, HIGHER = 4.0, 2.0  # times: the other LRs
 CONSTANT = "constant LR"
 CONSTANT_LR = 8.0  # times lower than the peak, as in table 1
 LITTLE_MOMENTUM = 0.8
@@ -71,12 +71,13 @@ def weight_decay(lab: Lab) -> Asking[Outcome]:
 
 
 def _ways(lab: Lab, own: Hyperparameters) -> dict[str, Way]:
-    cycle, lower = lab.one_cycle, own.lr / LOWER
+    cycle, lower, higher = lab.one_cycle, own.lr / LOWER, own.lr * HIGHER
     constant = lab.at_constant_lr(cycled=False)
     still = replace(own, momentum=LITTLE_MOMENTUM, momentum_min=LITTLE_MOMENTUM)
     return {
         f"1cycle, LR {own.lr:g}": Way(own=own, schedule=cycle),
         f"1cycle, LR {lower:g}": Way(own=replace(own, lr=lower), schedule=cycle),
+        f"1cycle, LR {higher:g}": Way(own=replace(own, lr=higher), schedule=cycle),
         f"1cycle, LR {own.lr:g}, momentum {LITTLE_MOMENTUM:g}": Way(own=still, schedule=cycle),
         f"{CONSTANT} {own.lr / CONSTANT_LR:g}": Way(own=replace(own, lr=own.lr / CONSTANT_LR), schedule=constant),
     }
