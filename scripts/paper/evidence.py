@@ -148,13 +148,13 @@ class Compared:
         return quantile * math.sqrt(variance * self._fit.sum_squares / df)
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a seed, with Student's interval."""
+def over_seeds(values: Sequence[float], *, among: int = 1) -> Estimate:
+    """The mean of one value a seed, with Student's interval; it holds for so many such means together (Bonferroni)."""
     n = len(values)
     middle = float(np.mean(values))
     if n < 2:
         return Estimate(value=middle, low=-math.inf, high=math.inf)
-    return _around(middle, student(0.5 + CONFIDENCE / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n))
+    return _around(middle, student(1 - (1 - CONFIDENCE) / 2 / among, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n))
 
 
 def powers(estimate: Estimate, base: float = 10.0) -> Estimate:

@@ -91,7 +91,7 @@ def _moves(
     for name, own in places.items():
         if name == first:
             continue
-        ratio = powers(over_seeds([a - b for a, b in zip(own, places[first], strict=True)]))
+        ratio = powers(over_seeds([a - b for a, b in zip(own, places[first], strict=True)], among=len(places) - 1))
         edge = " and ".join(n for n in (name, first) if at_the_edge(grids[n]))
         findings.append(
             Finding(
