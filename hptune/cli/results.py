@@ -69,8 +69,10 @@ def gain_sentence(recommendation: Recommendation) -> str:
     if not recommendation.confirmed:
         return "not confirmed: no training at full length has compared it with the baseline yet"
     gain = recommendation.gain
-    if gain is None:
+    if recommendation.hyperparameters == recommendation.baseline:
         return "at full length no candidate beat the baseline: keep the baseline"
+    if gain is None:
+        return "at full length the baseline gave no usable loss; the recommendation did"
     text = f"at full length the validation loss is {words.number(gain['ratio'])} times the baseline's"
     if gain["low"] == gain["low"]:
         text += f" (95 %: {words.number(gain['low'])} to {words.number(gain['high'])})"

@@ -79,6 +79,8 @@ def verdict(recommendation: Recommendation) -> str:
         return "Not confirmed: the stage confirm would compare it with the baseline at full length."
     if recommendation.hyperparameters == recommendation.baseline:
         return "Full-length trainings found nothing better than the baseline: it stays."
+    if recommendation.gain is None:
+        return "At full length the baseline gave no usable loss; this one did."
     measured = gain_text(recommendation)
     if recommendation.better:
         return f"Better than the baseline at full length: {measured}."

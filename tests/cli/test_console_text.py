@@ -252,7 +252,8 @@ def test_the_recommendation_beside_the_baseline() -> None:
     ("changes", "expected"),
     [
         ({}, "not confirmed"),
-        ({"confirmed": True, "better": False}, "keep the baseline"),
+        ({"confirmed": True, "better": False, "hyperparameters": H}, "keep the baseline"),
+        ({"confirmed": True, "better": False}, "the baseline gave no usable loss"),
         (
             {"confirmed": True, "better": True, "gain": {"ratio": 0.8, "low": 0.7, "high": 0.9}},
             "0.8 times the baseline's (95 %: 0.7 to 0.9): better than the baseline",
