@@ -21,6 +21,7 @@ FIGURE_ORDER = (1, 6, 4, 3, 5, 2, 7, 8)  # claims in the order of the report's f
 TEMPLATE = Path(__file__).with_name("paper.md.j2")
 FOR = {"cpu": "CPU", "gpu": "GPU"}
 WORDS = {"holds": "holds", "does not hold": "**does not hold**", "not decided": "not decided"}
+COUNTED = {"holds": "hold", "does not hold": "**do not hold**", "not decided": "not decided"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Part:
     def counted(self) -> str:
         """How many of the findings hold."""
         verdicts = [finding["verdict"] for finding in self.content["findings"]]
-        return ", ".join(f"{verdicts.count(word)} {shown}" for word, shown in WORDS.items() if word in verdicts)
+        return ", ".join(f"{verdicts.count(word)} {shown}" for word, shown in COUNTED.items() if word in verdicts)
 
 
 def write(out: Path) -> None:
