@@ -126,9 +126,10 @@ class Compared:
         return float(self._fit.means[self._at[name]]) if name in self._at else math.nan
 
     def best(self, among: Sequence[Any] | None = None, *, largest: bool = True) -> Any:
-        """The setting with the largest (smallest) mean."""
-        known = [name for name in (self.names if among is None else among) if name in self._at]
-        return (max if largest else min)(known, key=self.mean)
+        """The setting with the largest (smallest) mean; the first of those asked for where all were lost."""
+        asked = (*self.names, *self.lost) if among is None else among
+        known = [name for name in asked if name in self._at]
+        return (max if largest else min)(known, key=self.mean) if known else asked[0]
 
     def interval(self, name: Any) -> Estimate:
         """The mean with its interval, the seeds taken as they are."""
@@ -136,6 +137,11 @@ class Compared:
             return Estimate(value=math.nan, low=math.nan, high=math.nan)
         at = self._at[name]
         return _around(self.mean(name), self._half(self._fit.variance(at), 1))
+
+    def shown(self, name: Any) -> str:
+        """The mean with its interval, as tables have it."""
+        found = self.interval(name)
+        return "diverged" if name in self.lost else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
     def difference(self, a: Any, b: Any, *, chosen_from: int = 1) -> Estimate:
         """Mean of `a` minus that of `b`.

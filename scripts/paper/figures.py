@@ -30,11 +30,11 @@ def chart(panel: Panel) -> Chart:
     """The panel as a chart. Numbers are sorted by size, words stand in the order in which they come."""
     words = any(isinstance(row["x"], str) for row in panel.rows)
     base = alt.Chart(alt.Data(values=[dict(row) for row in panel.rows]))
-    x = alt.X(
-        "x:N" if words else "x:Q", title=panel.x, sort=None,
-        scale=_log(panel.rows) if panel.log and not words else alt.Scale(zero=False) if not words else alt.Undefined,
-        axis=alt.Axis(labelAngle=0) if words else alt.Axis(tickCount=6, format="~g"),
-    )  # fmt: skip
+    if words:
+        x = alt.X("x:N", title=panel.x, sort=None, axis=alt.Axis(labelAngle=0))
+    else:
+        scale = _log(panel.rows) if panel.log else alt.Scale(zero=False)
+        x = alt.X("x:Q", title=panel.x, scale=scale, axis=alt.Axis(tickCount=6, format="~g"))
     y = alt.Y("y:Q", title=panel.y, scale=alt.Scale(zero=False))
     color = alt.Color("series:N", title=None, sort=None, legend=alt.Legend(columns=2, labelLimit=260))
     offset = {"xOffset": alt.XOffset("series:N", sort=None)} if words and len({row["series"] for row in panel.rows}) > 1 else {}

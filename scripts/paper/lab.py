@@ -11,6 +11,7 @@ import numpy as np
 
 from hptune.analysis.curves import read_ramp, summarize_ranges
 from hptune.config.schema import Experiment
+from hptune.errors import StageError
 from hptune.knowledge import Progress, stage_knowledge
 from hptune.schedules import Point, Schedule, tabulate
 from hptune.stages import Knowledge
@@ -21,8 +22,6 @@ from paper.race import Result
 T = TypeVar("T")
 Asking = Generator[list[TrialSpec], list[TrialRecord], T]
 """Yields the trials it needs, is sent their records in the same order, and returns what it makes of them."""
-
-ANY_LR = 0.05  # stands for what a range test finds where none was run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +109,12 @@ class Lab:
         )
 
     def settled(self) -> Asking[Hyperparameters]:
-        """The author's setting with the LR that range tests of the full length suggest."""
+        """The author's setting with the LR that range tests of the full length suggest. Raises StageError where they suggest none."""
         ramps = yield self.ramps()
-        return self.authors.but(lr=round_lr(self.suggestion(ramps) or ANY_LR))
+        lr = self.suggestion(ramps)
+        if lr is None:
+            raise StageError(f"{self.title}: no LR of {self.experiment.stages.lr_range} can be suggested")
+        return self.authors.but(lr=round_lr(lr))
 
     def suggestion(self, ramps: Sequence[TrialRecord]) -> float | None:
         """The maximum LR that range tests suggest together, as hptune reads them."""

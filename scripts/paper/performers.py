@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from contest.bench import EVALUATED
 from hptune import report
 from hptune.config.loader import LoadedConfig, load_config, with_value
 from hptune.engine.problem import open_problem
@@ -26,7 +27,6 @@ from paper.race import CONTESTANTS, Result, race, raced
 from paper.setups import Setup
 from speed.processes import say
 
-EVALUATED = 1 / 3  # what measuring a sample costs, in samples trained on
 SEARCH_BUDGET = 16  # short runs; confirm comes on top
 SEARCH_SEED = 1  # other seeds than those of the claims' own trials
 SEARCH_SIZES = [32, 64, 128, 256]
@@ -113,16 +113,12 @@ class Place:
         if not is_run_directory(self.searched):
             raise MissingError(f"no search was run in {self.setup.name}")
         run = report.load(self.searched)
-        if (
-            run.state != "finished"
-            or run.recommendation is None
-            or not run.recommendation.confirmed
-            or run.loaded is None
-            or run.task is None
-        ):
+        found = run.recommendation
+        if run.state != "finished" or found is None or not found.confirmed or run.loaded is None or run.task is None:
             raise MissingError(f"the search in {self.setup.name} is not finished")
         full = run.loaded.experiment.budget.epochs * run.task.train_samples
-        return Searched(own=run.recommendation.hyperparameters, cost=sum(_cost(record, run.task) for record in run.records) / full)
+        spent = sum(_cost(r.spec, run.task, samples=r.samples, measurements=len(r.curve.step)) for r in run.records)
+        return Searched(own=found.hyperparameters, cost=spent / full)
 
 
 class Trains:
@@ -219,7 +215,8 @@ class Lists:
         self.lab = place.lab(loaded, problem.task, speeds=lambda _: (), search=self._search, race=self._race)
 
     def __call__(self, specs: Sequence[TrialSpec]) -> list[TrialRecord]:
-        self.trials |= {spec.trial_id: _planned(spec, self._task) for spec in specs}
+        for spec in specs:
+            self.trials[spec.trial_id] = _cost(spec, self._task, samples=spec.samples, measurements=len(spec.evaluate_at))
         return [_complete(self._imagined(spec)) for spec in specs]
 
     @property
@@ -270,14 +267,7 @@ def _by_time(loaded: LoadedConfig) -> bool:
     return section is not False and section.compare == "time"
 
 
-def _planned(spec: TrialSpec, task: Task) -> float:
+def _cost(spec: TrialSpec, task: Task, *, samples: int, measurements: int) -> float:
     """Samples trained on that a trial costs as much as."""
     measured = task.val_samples if spec.validation_limit is None else spec.validation_limit
-    return spec.samples + EVALUATED * (measured * len(spec.evaluate_at) + spec.test * task.test_samples)
-
-
-def _cost(record: TrialRecord, task: Task) -> float:
-    """The same of a trial that was run, as far as it went."""
-    limit = record.spec.validation_limit
-    measured = task.val_samples if limit is None else limit
-    return record.samples + EVALUATED * (measured * len(record.curve.step) + record.spec.test * task.test_samples)
+    return samples + EVALUATED * (measured * measurements + spec.test * task.test_samples)

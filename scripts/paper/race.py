@@ -63,12 +63,12 @@ def race(loaded: LoadedConfig, folder: Path, *, minutes: float, repetition: int)
         loaded = with_value(loaded, key, value)
     calls = [(who, loaded, _home(who, folder, minutes, repetition), allowance) for who in CONTESTANTS]
     with ProcessPoolExecutor(len(calls) if on_cpu else 1, mp_context=get_context("spawn")) as pool:
-        results = list(pool.map(_run, *zip(*calls, strict=True)))
+        results = list(pool.map(run_contestant, *zip(*calls, strict=True)))
     return dict(zip(CONTESTANTS, results, strict=True))
 
 
-def _run(who: str, loaded: LoadedConfig, home: Path, allowance: float) -> Result:
-    """One contestant, in a process of its own."""
+def run_contestant(who: str, loaded: LoadedConfig, home: Path, allowance: float) -> Result:
+    """What one contestant reaches; its time begins here."""
     began = time.monotonic()
     with open_session(loaded, run_dir=home, fresh=True, command=("reproduce_paper",)) as session:
         own = _by_hptune(session) if who == HPTUNE else _by_optuna(session, time.monotonic() + allowance)

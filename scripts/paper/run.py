@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hptune.engine.numerics import resolve_device
-from hptune.errors import DataError, HptuneError, InputError
+from hptune.errors import DataError, HptuneError, InputError, StageError
 from hptune.store.layout import write_atomic
 from paper.claims import CLAIMS, Claim
 from paper.document import estimate, write
@@ -98,7 +98,7 @@ def _perform(arguments: argparse.Namespace, pieces: list[Piece]) -> None:
                 continue
             try:
                 outcome = answered(claim.ask(performer.lab), performer)
-            except MissingError as error:
+            except (MissingError, StageError) as error:
                 say(f"  left out: {error}")
                 continue
             for finding in outcome.findings:

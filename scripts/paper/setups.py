@@ -41,6 +41,7 @@ TABLE_1 = {  # per cent
         "accuracy": "92.0 ± 0.2",
     },
 }
+STEPS: dict[str, Any] = {"baseline": {"schedule": "step", "lr": 0.1, "epochs": (100, 200)}, "cycles": (0.5, 1.0), "steps": (1.0, 2.0)}
 TABLE_2: dict[str, dict[str, Any]] = {  # per cent, by schedule and epochs; lengths are of the config's epochs
     "lenet": {
         "table 2": {("step", 85): 99.03, ("1cycle", 12): 99.25},
@@ -51,23 +52,17 @@ TABLE_2: dict[str, dict[str, Any]] = {  # per cent, by schedule and epochs; leng
     },
     "wide_resnet32": {
         "table 2": {("step", 100): 86.7, ("step", 200): 88.7, ("1cycle", 50): 91.3},
-        "baseline": {"schedule": "step", "lr": 0.1, "epochs": (100, 200)},
-        "cycles": (0.5, 1.0),
-        "steps": (1.0, 2.0),
+        **STEPS,
         "accuracy": "91.3 ± 0.1",
     },
     "densenet40": {
         "table 2": {("step", 100): 91.3, ("step", 200): 92.1, ("1cycle", 50): 91.7},
-        "baseline": {"schedule": "step", "lr": 0.1, "epochs": (100, 200)},
-        "cycles": (0.5, 1.0),
-        "steps": (1.0, 2.0),
+        **STEPS,
         "accuracy": "91.7 ± 0.3",
     },
     "cifar100": {
         "table 2": {("step", 100): 60.8, ("step", 200): 61.6, ("1cycle", 50): 66.4},
-        "baseline": {"schedule": "step", "lr": 0.1, "epochs": (100, 200)},
-        "cycles": (0.5, 1.0),
-        "steps": (1.0, 2.0),
+        **STEPS,
         "accuracy": "66.4 ± 0.6",
     },
 }

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from hptune.config.loader import from_tree
-from hptune.errors import DataError
+from hptune.errors import DataError, StageError
 from hptune.imagined import ramped
 from hptune.schedules import tabulate
 from hptune.trial import CurveSummary, Numerics, Task, TrialRecord
@@ -23,7 +23,7 @@ from paper.evidence import Compared, Estimate, at_the_edge, judged, optima, over
 from paper.lab import Lab, Searched
 from paper.performers import MissingError, Place, Reads, Trains, answered
 from paper.prepare import prepare
-from paper.race import HPTUNE, OPTUNA, Result
+from paper.race import HPTUNE, OPTUNA, Result, raced, run_contestant
 from paper.run import _keep
 from paper.setups import SCALES, Setup
 
@@ -471,3 +471,38 @@ def test_wrong_input_ends_with_2(options, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "unknown" in (said := capsys.readouterr().err) or "HPTUNE_DATA is not set" in said
+
+
+def test_range_tests_that_suggest_nothing_leave_a_claim_out():
+    class Flat(World):
+        def _record(self, spec):
+            record = super()._record(spec)
+            level = (1.0,) * len(record.curve.val_loss)
+            return replace(record, curve=replace(record.curve, val_loss=level, train_loss=level))
+
+    with pytest.raises(StageError, match="no LR of"):
+        verdicts(3, Flat())
+
+
+@pytest.mark.parametrize("who", [HPTUNE, OPTUNA])
+def test_a_contestant_searches_for_its_time_and_trains_what_it_found(who, tmp_path):
+    tree = {
+        "data": {"name": "digits", "limit": 300},
+        "model": "linear",
+        "device": "cpu",
+        "executor": {"name": "serial"},
+        "budget": {"epochs": 4, "search_epochs": 1, "search": "1s"},
+        "stages": {"batch_size": {"values": [32, 64], "compare": "samples"}, "confirm": False},
+        "seed": 3,
+    }
+    result = run_contestant(who, from_tree(tree, tmp_path), tmp_path / f"{who}-5-3", 1.0)
+    assert (result.who, result.repetition) == (who, 3)
+    assert result.accuracy > 50  # chance is 10
+    assert result.trials > 3
+    assert result.own["batch_size"] in (32, 64)
+    assert raced(tmp_path, minutes=5, repetition=3) is None  # the other one is missing
+    kept = (tmp_path / f"{who}-5-3" / "result.json").read_text()
+    for name in (HPTUNE, OPTUNA):
+        (tmp_path / f"{name}-5-3").mkdir(exist_ok=True)
+        (tmp_path / f"{name}-5-3" / "result.json").write_text(kept)
+    assert raced(tmp_path, minutes=5, repetition=3) == {HPTUNE: result, OPTUNA: result}

@@ -9,6 +9,7 @@ from hptune.stages.lr_range import round_lr
 from hptune.trial import TrialRecord
 from paper.evidence import Compared, Outcome, Panel, accuracy, held, validation_loss
 from paper.lab import Asking, Lab, by_name
+from paper.panels import ends
 
 RATES = (0.5, 1.0, 2.0)  # times the LR scaled with the batch size, so that no size is tried at a wrong LR only
 
@@ -28,8 +29,8 @@ def batch_size(lab: Lab) -> Asking[Outcome]:
             specs[size, rate.lr] = [timed.run(rate, epochs=lab.epochs, repetition=seed, test=True) for seed in lab.seeds]
     records = yield from by_name(specs)
     chosen = {size: _best(records, size) for size in sizes}
-    compared = Compared({size: records[size, lr] for size, lr in chosen.items() if lr is not None})
-    small, large = min(compared.names), max(compared.names)
+    compared = Compared({size: records[size, lr] for size, lr in chosen.items()})
+    small, large = min(sizes), max(sizes)
     gap = compared.difference(large, small, chosen_from=len(RATES))
     what = f"accuracy at batch size {large} less that at {small}, each at its best of {len(RATES)} LRs, at equal time"
     finding = held(what, gap, "points", above=0.0, figure="Fig. 6", paper="larger is better")
@@ -40,44 +41,32 @@ def batch_size(lab: Lab) -> Asking[Outcome]:
     )
 
 
-def _best(records: Mapping[tuple[int, float], Sequence[TrialRecord]], size: int) -> float | None:
-    """The LR with the lowest validation loss; None where every one diverged."""
+def _best(records: Mapping[tuple[int, float], Sequence[TrialRecord]], size: int) -> float:
+    """The LR with the lowest validation loss."""
     compared = Compared({lr: own for (other, lr), own in records.items() if other == size}, validation_loss)
-    return float(compared.best(largest=False)) if compared.names else None
+    return float(compared.best(largest=False))
 
 
 def _rows(
-    records: Mapping[tuple[int, float], Sequence[TrialRecord]],
-    chosen: Mapping[int, float | None],
-    compared: Compared,
-    speeds: Mapping[int, float],
+    records: Mapping[tuple[int, float], Sequence[TrialRecord]], chosen: Mapping[int, float], compared: Compared, speeds: Mapping[int, float]
 ) -> list[dict[str, str]]:
-    rows = []
-    for size, lr in chosen.items():
-        if lr is None:
-            rows.append({"batch size": str(size), "accuracy, %": "diverged at every LR"})
-            continue
-        found, steps = compared.interval(size), records[size, lr][0].spec.steps
-        rows.append({
-            "batch size": str(size), "LR": f"{lr:g}", "accuracy, %": f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
-            "steps": str(steps), "relative samples/s": f"{speeds.get(size, 1.0):.2f}",
-        })  # fmt: skip
-    return rows
-
-
-def _drawn(records: Mapping[tuple[int, float], Sequence[TrialRecord]], chosen: Mapping[int, float | None]) -> Panel:
-    rows = [
-        {"x": size, "y": accuracy(record), "series": "best LR" if lr == chosen[size] else "other LRs", "seed": record.spec.repetition}
-        for (size, lr), own in records.items()
-        for record in own
-        if record.usable
+    return [
+        {
+            "batch size": str(size),
+            "LR": f"{lr:g}",
+            "accuracy, %": compared.shown(size),
+            "steps": str(records[size, lr][0].spec.steps),
+            "relative samples/s": f"{speeds.get(size, 1.0):.2f}",
+        }
+        for size, lr in chosen.items()
     ]
-    return Panel(
-        figure="fig6",
-        title="Batch sizes at equal time",
-        x="batch size",
-        y="test accuracy, %",
-        rows=rows,
-        log=True,
-        lines=False,
-    )
+
+
+def _drawn(records: Mapping[tuple[int, float], Sequence[TrialRecord]], chosen: Mapping[int, float]) -> Panel:
+    rows = [
+        row
+        for (size, lr), own in records.items()
+        for row in ends({("best LR" if lr == chosen[size] else "other LRs", size): own}, accuracy)
+    ]
+    title, y = "Batch sizes at equal time", "test accuracy, %"
+    return Panel(figure="fig6", title=title, x="batch size", y=y, rows=rows, log=True, lines=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from hptune.stages.lr_range import round_lr
 from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Finding, Outcome, Panel, held, log_loss, over_seeds, rank_correlation, share_of
 from paper.lab import Asking, Lab, by_name
+from paper.panels import courses
 
 SHORT = (0.1, 0.2)  # of a full training
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the LR suggested
@@ -121,12 +121,6 @@ def _drawn(records: Mapping[tuple[str, float], Sequence[TrialRecord]], full: Map
 
 def _curves(lab: Lab, full: Mapping[str, Sequence[TrialRecord]]) -> Panel:
     """Validation loss through a run: falling early and flat is right (Figs. 1 to 3)."""
-    rows = [
-        {"x": step / record.spec.steps * lab.epochs, "y": loss, "series": name, "seed": record.spec.repetition}
-        for name, records in full.items()
-        if name.startswith("LR")
-        for record in records
-        for step, loss in zip(record.curve.step, record.curve.val_loss, strict=True)
-        if math.isfinite(loss)
-    ]
+    rates = {name: records for name, records in full.items() if name.startswith("LR")}
+    rows = courses(rates, lambda record, at: record.curve.step[at] / record.spec.steps * lab.epochs)
     return Panel(figure="fig2", title="Validation loss through 1cycle runs", x="epoch", y="validation loss", rows=rows)

@@ -11,6 +11,7 @@ from hptune.stages.lr_range import round_lr
 from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, accuracy, held, log_loss, over_seeds, powers
 from paper.lab import Asking, Lab, by_name
+from paper.panels import courses, ends
 
 CONSTANT = (0.85, 0.9, 0.95)  # table 1
 FALLING = (0.95, 0.85)
@@ -19,6 +20,7 @@ MINIMA = (0.7, 0.8, 0.9)  # beside 0.85
 CONSTANT_LR = 8.0  # times lower than the peak, as 0.1 is beside 0.8 in table 1
 RANGE = (0.7, 0.99)  # of the momentum range test (Fig. 7b)
 CYCLE, FLAT, EQUAL, RAMP = "1cycle", "constant LR", "1cycle, equal LR/(1 − momentum)", "range test"
+UP, DOWN = "upwards", "downwards"
 AS_GOOD = 1.05  # times the loss of the best constant momentum
 TELLS = 0.1  # of the range: two range tests that find the same momentum lie closer
 
@@ -36,7 +38,7 @@ def momentum(lab: Lab) -> Asking[Outcome]:
         if name in cycles:
             specs[FLAT, name] = lab.runs(_at(slow, high, low), schedule=lab.at_constant_lr(cycled=high != low))
     rising = _at(slow, RANGE[1], RANGE[0])
-    for direction, (first, last) in {"upwards": (0.0, 1.0), "downwards": (1.0, 0.0)}.items():
+    for direction, (first, last) in {UP: (0.0, 1.0), DOWN: (1.0, 0.0)}.items():
         schedule = Schedule(kind="points", points=(Point(0.0, momentum=first), Point(1.0, momentum=last)))
         specs[RAMP, direction] = lab.range_tests(rising, schedule, length=1.0)
     records = yield from by_name(specs)
@@ -70,7 +72,7 @@ def _part(records: Mapping[tuple[str, str], Sequence[TrialRecord]], name: str) -
 def _against_constant(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: str, by: Callable[[TrialRecord], float]) -> Finding:
     """Falling momentum against the best constant one: by accuracy, as the report has it, or by loss."""
     compared, constants = Compared(records, by), [f"{m:g}" for m in CONSTANT]
-    best = compared.best([name for name in constants if name in compared.names] or constants[:1], largest=by is accuracy)
+    best = compared.best(constants, largest=by is accuracy)
     gap = compared.difference(_word(*FALLING), best, chosen_from=len(constants))
     if by is not accuracy:
         what = f"{schedule}: loss at momentum {_word(*FALLING)} over that at the best constant one ({best})"
@@ -95,15 +97,15 @@ def _minimum(lab: Lab, records: Mapping[str, Sequence[TrialRecord]], schedule: s
 def _range_test(ramps: Mapping[str, Sequence[TrialRecord]]) -> Finding:
     """Where the loss is lowest when momentum rises, and when it falls: what tells something of momentum finds the same."""
     span = RANGE[1] - RANGE[0]
-    places = {direction: [_lowest(record, upwards=direction == "upwards") for record in records] for direction, records in ramps.items()}
-    apart = over_seeds([(up - down) / span for up, down in zip(places["upwards"], places["downwards"], strict=True)])
+    places = {direction: [_lowest(record, upwards=direction == UP) for record in records] for direction, records in ramps.items()}
+    apart = over_seeds([(up - down) / span for up, down in zip(places[UP], places[DOWN], strict=True)])
     size = Estimate(
         value=abs(apart.value), low=apart.low if apart.value > 0 else -apart.high, high=apart.high if apart.value > 0 else -apart.low
     )
     means = {direction: sum(found) / len(found) for direction, found in places.items()}
     what = (
-        f"momentum range test is useless: distance between the momenta found upwards ({means['upwards']:.2f}) and downwards "
-        f"({means['downwards']:.2f}), of its range {RANGE[0]:g} to {RANGE[1]:g}"
+        f"momentum range test is useless: distance between the momenta found upwards ({means[UP]:.2f}) and downwards "
+        f"({means[DOWN]:.2f}), of its range {RANGE[0]:g} to {RANGE[1]:g}"
     )
     return held(what, size, "of the range", above=TELLS, figure="Fig. 7b", paper="useless")
 
@@ -128,13 +130,12 @@ def _rows(lab: Lab, parts: Mapping[str, Mapping[str, Sequence[TrialRecord]]]) ->
     for schedule, own in parts.items():
         by_accuracy, by_loss, paper = Compared(own), Compared(own, log_loss), lab.paper.get(f"table 1, {schedule}", {})
         for name, records in own.items():
-            found = by_accuracy.interval(name)
             rows.append(
                 {
                     "schedule": schedule,
                     "momentum": name,
                     "LR": f"{records[0].spec.hyperparameters.lr:g}",
-                    "ours": "diverged" if name in by_accuracy.lost else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
+                    "ours": by_accuracy.shown(name),
                     "loss": f"{math.exp(by_loss.mean(name)):.3f}",
                     "paper": f"{paper[name]:.1f}" if name in paper else "",
                 }
@@ -143,21 +144,14 @@ def _rows(lab: Lab, parts: Mapping[str, Mapping[str, Sequence[TrialRecord]]]) ->
 
 
 def _drawn(records: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {"x": name, "y": accuracy(record), "series": schedule, "seed": record.spec.repetition}
-        for (schedule, name), own in records.items()
-        for record in own
-        if record.usable
-    ]
+    rows = ends(records, accuracy)
     return Panel(figure="fig8", title="Momentum", x="momentum", y="test accuracy, %", rows=rows, lines=False)
 
 
 def _ramps_drawn(ramps: Mapping[str, Sequence[TrialRecord]]) -> Panel:
     rows = [
-        {"x": _momentum(record, step, upwards=direction == "upwards"), "y": loss, "series": direction, "seed": record.spec.repetition}
+        row
         for direction, own in ramps.items()
-        for record in own
-        for step, loss in zip(record.curve.step, record.curve.val_loss, strict=True)
-        if math.isfinite(loss)
+        for row in courses({direction: own}, lambda record, at, up=direction == UP: _momentum(record, record.curve.step[at], upwards=up))
     ]
     return Panel(figure="fig7b", title="Range tests of momentum", x="momentum", y="validation loss", rows=rows)

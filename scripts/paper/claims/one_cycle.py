@@ -10,6 +10,7 @@ from hptune.stages.lr_range import round_lr
 from hptune.trial import Hyperparameters, TrialRecord, TrialSpec
 from paper.evidence import Compared, Finding, Outcome, Panel, accuracy, held, validation_loss
 from paper.lab import Asking, Lab, by_name
+from paper.panels import ends
 
 CYCLES = (0.5, 1.0)  # lengths, of the config's full training, unless the setup names others
 STEPS = (1.0, 2.0, 4.0)
@@ -83,13 +84,13 @@ def _in_the_paper(lab: Lab, name: Way) -> float | None:
 def _rows(lab: Lab, records: Mapping[Way, Sequence[TrialRecord]], compared: Compared) -> list[dict[str, str]]:
     rows = []
     for name, own in records.items():
-        mean, theirs = compared.interval(name), _in_the_paper(lab, name)
+        theirs = _in_the_paper(lab, name)
         rows.append(
             {
                 "schedule": name[0],
                 "LR": f"{own[0].spec.hyperparameters.lr:g}",
                 "epochs": f"{name[1] * lab.epochs:g}",
-                "ours": "diverged" if name in compared.lost else f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]",
+                "ours": compared.shown(name),
                 "paper": f"{theirs:g}" if theirs else "",
             }
         )
@@ -97,10 +98,5 @@ def _rows(lab: Lab, records: Mapping[Way, Sequence[TrialRecord]], compared: Comp
 
 
 def _drawn(lab: Lab, records: Mapping[Way, Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {"x": length * lab.epochs, "y": accuracy(record), "series": name, "seed": record.spec.repetition}
-        for (name, length), own in records.items()
-        for record in own
-        if record.usable
-    ]
+    rows = ends({(name, length * lab.epochs): own for (name, length), own in records.items()}, accuracy)
     return Panel(figure="fig13", title="1cycle and other schedules", x="epochs", y="test accuracy, %", rows=rows, log=True)

@@ -9,6 +9,7 @@ from hptune.stages.lr_range import round_lr
 from hptune.trial import TrialRecord, TrialSpec
 from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, held, log_loss, over_seeds, powers, share_of
 from paper.lab import Asking, Lab, by_name
+from paper.panels import ends, ramps, test_loss
 
 LENGTHS = (0.125, 0.25, 0.5, 1.0)  # of a full training; the author's range tests were about as long as his trainings
 AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the LR suggested by the longest
@@ -22,15 +23,15 @@ def range_test(lab: Lab) -> Asking[Outcome]:
     """Range tests of several lengths, then trainings at what they suggest, and around what the longest ones suggest."""
     own = yield from lab.settled()
     specs: dict[float | str, list[TrialSpec]] = {length: lab.ramps(length=length) for length in LENGTHS}
-    ramps = yield from by_name({**specs, LINEAR: lab.ramps(shape="linear", max_lr=LINEAR_UP_TO * own.lr)})
+    tests = yield from by_name({**specs, LINEAR: lab.ramps(shape="linear", max_lr=LINEAR_UP_TO * own.lr)})
     rates = {factor: round_lr(own.lr * factor) for factor in AROUND}
-    shorter = {name: round_lr(lr) for name, records in ramps.items() if name != 1.0 and (lr := lab.suggestion(records)) is not None}
+    shorter = {name: round_lr(lr) for name, records in tests.items() if name != 1.0 and (lr := lab.suggestion(records)) is not None}
     more = [lab.run(own, len(lab.seeds) + i) for i in range(MORE_SEEDS)]
     runs = yield from by_name({lr: lab.runs(own.but(lr=lr)) for lr in (*rates.values(), *shorter.values())} | {MORE: more})
     stable = [*runs[own.lr], *runs.pop(MORE)]
     around = {lr: runs[lr] for lr in rates.values()}
-    findings = [*_stable(own.lr, stable), *_good(own.lr, around), *_lengths(lab, ramps), *_in_use(lab, own.lr, ramps, shorter, runs)]
-    return Outcome(findings=findings, panels=(_ramps_drawn(ramps), _rates_drawn(around)))
+    findings = [*_stable(own.lr, stable), *_good(own.lr, around), *_lengths(lab, tests), *_in_use(lab, own.lr, tests, shorter, runs)]
+    return Outcome(findings=findings, panels=(_ramps_drawn(tests), _rates_drawn(around)))
 
 
 def _stable(lr: float, runs: Sequence[TrialRecord]) -> list[Finding]:
@@ -49,11 +50,11 @@ def _good(suggested: float, runs: Mapping[float, Sequence[TrialRecord]]) -> list
     return [held(what, ratio, "×", below=AS_GOOD, note=f"diverged at {lost}" if lost else f"none diverged up to {max(runs):g}")]
 
 
-def _lengths(lab: Lab, ramps: Mapping[float | str, Sequence[TrialRecord]]) -> list[Finding]:
+def _lengths(lab: Lab, tests: Mapping[float | str, Sequence[TrialRecord]]) -> list[Finding]:
     """What shorter range tests, and a linear one, suggest, over the longest one's suggestion; seed by seed."""
-    longest = [lab.suggestion([record]) for record in ramps[1.0]]
+    longest = [lab.suggestion([record]) for record in tests[1.0]]
     findings = []
-    for length, records in ramps.items():
+    for length, records in tests.items():
         pairs = [(lab.suggestion([record]), other) for record, other in zip(records, longest, strict=True)]
         logs = [math.log10(a / b) for a, b in pairs if a is not None and b is not None]
         if length == 1.0 or not logs:
@@ -61,7 +62,7 @@ def _lengths(lab: Lab, ramps: Mapping[float | str, Sequence[TrialRecord]]) -> li
         steps = records[0].spec.steps
         kind = f"of {steps} steps" if isinstance(length, float) else f"with a linear ramp of {steps} steps"
         ratio = powers(over_seeds(logs))
-        what = f"LR suggested by a range test {kind} over that of one of {ramps[1.0][0].spec.steps}"
+        what = f"LR suggested by a range test {kind} over that of one of {tests[1.0][0].spec.steps}"
         findings.append(held(what, ratio, "×", above=1 / AGREES, below=AGREES, figure="Fig. 1"))
     return findings
 
@@ -69,14 +70,14 @@ def _lengths(lab: Lab, ramps: Mapping[float | str, Sequence[TrialRecord]]) -> li
 def _in_use(
     lab: Lab,
     longest: float,
-    ramps: Mapping[float | str, Sequence[TrialRecord]],
+    tests: Mapping[float | str, Sequence[TrialRecord]],
     shorter: Mapping[float | str, float],
     runs: Mapping[float | str, Sequence[TrialRecord]],
 ) -> list[Finding]:
     """What it costs to train at the LR that shorter range tests suggest, all seeds together."""
     findings = []
     for name, lr in shorter.items():
-        steps = ramps[name][0].spec.steps
+        steps = tests[name][0].spec.steps
         compared = Compared({"long": runs[longest], "short": runs[lr]}, log_loss)
         ratio = powers(compared.difference("short", "long"), math.e)
         if lr == longest:
@@ -87,28 +88,13 @@ def _in_use(
     return findings
 
 
-def _ramps_drawn(ramps: Mapping[float | str, Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {
-            "x": lr,
-            "y": loss,
-            "series": f"{records[0].spec.steps} steps{', linear' if length == 'linear' else ''}",
-            "seed": record.spec.repetition,
-        }
-        for length, records in ramps.items()
-        for record in records
-        for lr, loss in zip(record.curve.lr, record.curve.val_loss, strict=True)
-        if loss < 2 * record.curve.val_loss[0]
-    ]
-    return Panel(figure="fig1", title="LR range tests by length", x="learning rate", y="validation loss", rows=rows, log=True)
+def _ramps_drawn(own: Mapping[float | str, Sequence[TrialRecord]]) -> Panel:
+    named = {f"{records[0].spec.steps} steps{', linear' if name == LINEAR else ''}": records for name, records in own.items()}
+    title = "LR range tests by length"
+    return Panel(figure="fig1", title=title, x="learning rate", y="validation loss", rows=ramps(named), log=True)
 
 
 def _rates_drawn(runs: Mapping[float, Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {"x": lr, "y": record.test_loss, "series": "1cycle", "seed": record.spec.repetition}
-        for lr, records in runs.items()
-        for record in records
-        if record.usable
-    ]
-    x, y = "maximum learning rate", "test loss"
-    return Panel(figure="fig1_lr", title="Trainings around the suggestion", x=x, y=y, rows=rows, log=True)
+    rows = ends({("1cycle", lr): records for lr, records in runs.items()}, test_loss)
+    title = "Trainings around the suggestion"
+    return Panel(figure="fig1_lr", title=title, x="maximum learning rate", y="test loss", rows=rows, log=True)

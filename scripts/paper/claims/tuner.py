@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Outcome, Panel, accuracy, held
 from paper.lab import Asking, Lab, by_name
+from paper.panels import ends
 
 AUTHORS, RECIPE, OURS = "author's", "recipe by hand", "hptune run"
 
@@ -43,21 +44,15 @@ _WORDS = {AUTHORS: "author's setting", RECIPE: "author's setting at the LR of a 
 def _rows(lab: Lab, settings: Mapping[str, Hyperparameters], compared: Compared) -> list[dict[str, str]]:
     rows = []
     for name, own in settings.items():
-        mean = compared.interval(name)
         rows.append({
             "setting": name, "LR": f"{own.lr:g}", "batch size": str(own.batch_size), "momentum": f"{own.momentum:g}→{own.momentum_min:g}",
             "weight decay": f"{own.weight_decay:.2g}",
-            "accuracy, %": "diverged" if name in compared.lost else f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]",
+            "accuracy, %": compared.shown(name),
             "paper": lab.paper.get("accuracy", "") if name == AUTHORS else "",
         })  # fmt: skip
     return rows
 
 
 def _drawn(records: Mapping[str, Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {"x": name, "y": accuracy(record), "series": name, "seed": record.spec.repetition}
-        for name, own in records.items()
-        for record in own
-        if record.usable
-    ]
+    rows = ends({(name, name): own for name, own in records.items()}, accuracy)
     return Panel(figure="tuner", title="What is recommended", x="setting", y="test accuracy, %", rows=rows, lines=False)

@@ -12,6 +12,7 @@ from hptune.schedules import Schedule
 from hptune.trial import Hyperparameters, TrialRecord
 from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, Verdict, at_the_edge, held, log_loss, optima, over_seeds, powers
 from paper.lab import Asking, Lab, by_name
+from paper.panels import ends, ramps, test_loss
 
 LOWER, HIGHER = 4.0, 2.0  # times: the other LRs
 CONSTANT = "constant LR"
@@ -47,14 +48,14 @@ def weight_decay(lab: Lab) -> Asking[Outcome]:
         specs["range test", decay] = lab.ramps(length=RANGE_LENGTH, weight_decay=decay)
     records = yield from by_name(specs)
     grids = {name: {decay: records[name, decay] for decay in grid} for name in (*ways, "branch", "range test")}
-    ramps, branch = grids.pop("range test"), grids.pop("branch")
+    tests, branch = grids.pop("range test"), grids.pop("branch")
     places = {name: optima(found) for name, found in grids.items()}
     first = next(iter(ways))
     findings = [
         *_moves(grids, places, first, lab.paper.get("best decay", "")),
         _law(lab, ways, places),
         _agrees("Fig. 12", "branches from the peak of the LR", optima(branch), places[first]),
-        _in_use("Fig. 4", "LR range tests", _by_range_tests(ramps), grids[first]),
+        _in_use("Fig. 4", "LR range tests", _by_range_tests(tests), grids[first]),
     ]
     return Outcome(
         findings=findings,
@@ -65,7 +66,7 @@ def weight_decay(lab: Lab) -> Asking[Outcome]:
                 "Weight decay in branches from the peak, and throughout",
                 {"throughout": grids[first], "from the peak on": branch},
             ),
-            _ramps_drawn(ramps),
+            _ramps_drawn(tests),
         ),
         tables={f"Weight decay, {lab.title}: the best place by way of training": _rows(lab, ways, places, grids)},
     )
@@ -147,9 +148,12 @@ def _in_use(figure: str, how: str, found: float, grid: Mapping[float, Sequence[T
     return held(what, ratio, "×", below=AS_GOOD, figure=figure, paper="finds it")
 
 
-def _by_range_tests(ramps: Mapping[float, Sequence[TrialRecord]]) -> float:
+def _by_range_tests(tests: Mapping[float, Sequence[TrialRecord]]) -> float:
     """The weight decay whose range tests reach the lowest loss, the larger one of those within 1 % (section 4.4)."""
-    lowest = {decay: float(np.mean([min(filter(math.isfinite, r.curve.val_loss)) for r in records])) for decay, records in ramps.items()}
+    lowest = {
+        decay: float(np.mean([min(filter(math.isfinite, r.curve.val_loss), default=math.inf) for r in records]))
+        for decay, records in tests.items()
+    }
     return max(decay for decay, loss in lowest.items() if loss <= 1.01 * min(lowest.values()))
 
 
@@ -169,22 +173,10 @@ def _rows(
 
 
 def _drawn(figure: str, title: str, grids: Mapping[str, Mapping[float, Sequence[TrialRecord]]]) -> Panel:
-    rows = [
-        {"x": decay, "y": record.test_loss, "series": name, "seed": record.spec.repetition}
-        for name, grid in grids.items()
-        for decay, records in grid.items()
-        for record in records
-        if record.usable
-    ]
+    rows = ends({(name, decay): records for name, grid in grids.items() for decay, records in grid.items()}, test_loss)
     return Panel(figure=figure, title=title, x="weight decay", y="test loss", rows=rows, log=True)
 
 
-def _ramps_drawn(ramps: Mapping[float, Sequence[TrialRecord]]) -> Panel:
-    rows = [
-        {"x": lr, "y": loss, "series": f"{decay:g}", "seed": record.spec.repetition}
-        for decay, records in ramps.items()
-        for record in records
-        for lr, loss in zip(record.curve.lr, record.curve.val_loss, strict=True)
-        if loss < 2 * record.curve.val_loss[0]
-    ]
+def _ramps_drawn(tests: Mapping[float, Sequence[TrialRecord]]) -> Panel:
+    rows = ramps({f"{decay:g}": records for decay, records in tests.items()})
     return Panel(figure="fig4", title="LR range tests by weight decay", x="learning rate", y="validation loss", rows=rows, log=True)
