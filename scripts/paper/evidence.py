@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -102,19 +102,9 @@ class Compared:
     def __init__(self, settings: Mapping[Any, Sequence[TrialRecord]], value: Callable[[TrialRecord], float] = accuracy) -> None:
         usable = {name: records for name, records in settings.items() if all(r.usable and math.isfinite(value(r)) for r in records)}
         self.lost = tuple(name for name in settings if name not in usable)
-        self._adjust({name: {r.spec.repetition: value(r) for r in records} for name, records in usable.items()})
-
-    @classmethod
-    def of(cls, values: Mapping[Any, Sequence[float]]) -> Self:
-        """The same from one value a seed, the seeds in the same order everywhere."""
-        compared = cls({})
-        compared._adjust({name: dict(enumerate(own)) for name, own in values.items()})
-        return compared
-
-    def _adjust(self, values: Mapping[Any, Mapping[int, float]]) -> None:
-        self._at = {name: i for i, name in enumerate(values)}
-        cells = [(self._at[name], seed) for name, own in values.items() for seed in own]
-        self._fit = fit_additive(cells, [value for own in values.values() for value in own.values()])
+        self._at = {name: i for i, name in enumerate(usable)}
+        cells = [(self._at[name], r.spec.repetition) for name, records in usable.items() for r in records]
+        self._fit = fit_additive(cells, [value(r) for records in usable.values() for r in records])
 
     @property
     def names(self) -> tuple[Any, ...]:
@@ -164,13 +154,14 @@ class Compared:
         return quantile * math.sqrt(variance * self._fit.sum_squares / df)
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a seed, with Student's interval."""
+def over_seeds(values: Sequence[float], *, together: int = 1) -> Estimate:
+    """The mean of one value a seed, with Student's interval. `together`: so many such intervals hold at once (Bonferroni)."""
     n = len(values)
     middle = float(np.mean(values))
     if n < 2:
         return Estimate(value=middle, low=-math.inf, high=math.inf)
-    return _around(middle, student(0.5 + CONFIDENCE / 2, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n))
+    quantile = student(1 - (1 - CONFIDENCE) / (2 * together), n - 1)
+    return _around(middle, quantile * float(np.std(values, ddof=1)) / math.sqrt(n))
 
 
 def powers(estimate: Estimate, base: float = 10.0) -> Estimate:
