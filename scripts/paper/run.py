@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from hptune.cores import available_cores
 from hptune.engine.numerics import resolve_device
 from hptune.errors import DataError, HptuneError, InputError, StageError
 from hptune.store.layout import write_atomic
@@ -52,7 +53,12 @@ def _pieces(arguments: argparse.Namespace) -> list[Piece]:
     numbers = [int(number) for number in _chosen("--claims", arguments.claims, [str(number) for number in ORDER])]
     folder = arguments.folder / arguments.scale
     places = {name: Place(setup=setups[name], folder=folder, device=arguments.device, workers=arguments.workers) for name in names}
-    return [(CLAIMS[number], place) for name, place in places.items() for number in numbers if number in setups[name].claims]
+    pieces = [(CLAIMS[number], place) for name, place in places.items() for number in numbers if number in setups[name].claims]
+    if not pieces:
+        tried = "; ".join(f"{name}: {', '.join(map(str, setups[name].claims))}" for name in names)
+        say(f"none of these claims is tried there. The claims by setup: {tried}")
+        raise SystemExit(2)
+    return pieces
 
 
 def _chosen(option: str, text: str | None, known: list[str]) -> list[str]:
@@ -80,11 +86,16 @@ def _listed(pieces: list[Piece], *, timed: bool) -> str:
         total += hours
         cost = {"trials": str(len(asked.trials) - trials), "full trainings": f"{samples / asked.full:.1f}"}
         rows.append({**row, **cost, "hours": f"{hours:.2f}" if timed else ""})
-    return (
-        f"{table(rows)}\n\nin all about {total:.1f} h, one trial at a time"
-        if timed
-        else f"{table(rows)}\n\nno GPU here to measure hours on"
-    )
+    return f"{table(rows)}\n\n{_in_all(total, pieces[0][1]) if timed else 'no GPU here to measure hours on'}"
+
+
+def _in_all(hours: float, place: Place) -> str:
+    """All hours together; on a CPU, where as many trials as there are cores run at once unless told otherwise, also those that pass."""
+    said = f"in all about {hours:.1f} h, one trial at a time"
+    if resolve_device(place.device).type != "cpu":
+        return said
+    workers = available_cores() if place.workers == "auto" else int(place.workers)
+    return f"{said}; {hours / workers:.1f} h with {workers} at once, if that slows none down" if workers > 1 else said
 
 
 def _perform(arguments: argparse.Namespace, pieces: list[Piece]) -> None:

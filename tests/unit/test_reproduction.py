@@ -299,7 +299,7 @@ def decay_loss(place):
 
 def test_claim_5_the_product_counts():
     lab = World().lab
-    world = World(loss=decay_loss(lambda spec: 0.003 / lab.forgetting(spec)))
+    world = World(loss=decay_loss(lambda spec: 0.003 / lab.forgetting(spec)), noise=0.001)
     assert verdict(5, world, "slope of log best weight decay") == "holds"
     assert verdict(5, world, "best weight decay: 1cycle, LR") == "holds"
 
@@ -309,6 +309,14 @@ def test_claim_5_the_weight_decay_alone_counts():
     assert verdict(5, world, "slope of log best weight decay") == "does not hold"
     assert verdict(5, world, "best weight decay: ") == "does not hold"
     assert verdict(5, world, "branches from the peak") == "holds"
+
+
+def test_claim_5_a_flat_curve_does_not_blur_the_others():
+    lab = World().lab
+    sharp, flat = decay_loss(lambda spec: 0.003 / lab.forgetting(spec)), lambda spec: 1.0
+    world = World(loss=lambda spec: (flat if spec.schedule.kind == "constant" else sharp)(spec), noise=0.001)
+    assert verdict(5, world, "best weight decay: constant LR") == "not decided"
+    assert verdict(5, world, "best weight decay: 1cycle, LR") == "holds"
 
 
 def test_claim_5_branches_that_favour_another_weight_decay_are_found_out():
@@ -435,6 +443,8 @@ def test_over_seeds_is_students_interval():
     found = over_seeds(values)
     assert (found.low, found.high) == pytest.approx(expected)
     assert over_seeds([1.0]).high == math.inf
+    wider = over_seeds(values, together=4)
+    assert (wider.low, wider.high) == pytest.approx(stats.t.interval(1 - 0.05 / 4, 2, np.mean(values), stats.sem(values)))
 
 
 def test_data_are_made_from_torchvisions(tmp_path, monkeypatch):
@@ -462,7 +472,9 @@ def test_data_are_made_from_torchvisions(tmp_path, monkeypatch):
         prepare(tmp_path / "imagenet.npz")
 
 
-@pytest.mark.parametrize("options", [["--claims", "99"], ["--setups", "mnist"], ["--known", "--claims", "3"]])
+@pytest.mark.parametrize(
+    "options", [["--claims", "99"], ["--setups", "mnist"], ["--known", "--claims", "3"], ["--claims", "8", "--setups", "mnist_lenet"]]
+)
 def test_wrong_input_ends_with_2(options, monkeypatch, capsys):
     monkeypatch.delenv("HPTUNE_DATA", raising=False)
     monkeypatch.setattr("sys.argv", ["reproduce_paper", *options])
@@ -470,7 +482,8 @@ def test_wrong_input_ends_with_2(options, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "unknown" in (said := capsys.readouterr().err) or "HPTUNE_DATA is not set" in said
+    said = capsys.readouterr().err
+    assert any(words in said for words in ("unknown", "HPTUNE_DATA is not set", "none of these claims"))
 
 
 def test_range_tests_that_suggest_nothing_leave_a_claim_out():
