@@ -336,6 +336,15 @@ def test_claim_6_short_runs(sign, expected):
     assert verdict(6, world, "of a full run with the final loss") == "holds"
 
 
+def test_claim_6_says_which_values_short_runs_rank():
+    def loss(spec):
+        decay = abs(math.log10(spec.hyperparameters.weight_decay / 3e-3))
+        return candidate_loss(spec) + (0 if spec.steps > 300 else 1 - 0.1 * decay)
+
+    assert verdict(6, World(loss=loss), "that differ in LR alone") == "holds"
+    assert verdict(6, World(loss=loss), "that differ in weight decay alone") == "does not hold"
+
+
 @pytest.mark.parametrize(("lr", "expected"), [(0.05, "holds"), (0.5, "does not hold")])
 def test_claim_7_what_is_recommended(lr, expected):
     own = World().lab.authors.but(lr=lr)

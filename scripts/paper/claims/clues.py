@@ -11,7 +11,7 @@ import numpy as np
 from hptune.analysis.diagnosis import clue
 from hptune.stages.lr_range import round_lr
 from hptune.trial import Hyperparameters, TrialRecord
-from paper.evidence import Compared, Finding, Outcome, Panel, held, log_loss, over_seeds, rank_correlation, share_of
+from paper.evidence import Compared, Estimate, Finding, Outcome, Panel, held, log_loss, over_seeds, rank_correlation, share_of
 from paper.lab import Asking, Lab, by_name
 from paper.panels import courses
 
@@ -19,6 +19,7 @@ SHORT = (0.1, 0.2)  # of a full training
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the LR suggested
 MOMENTA = (0.85, 0.9, 0.95)
 DECAYS = (0.1, 10**-0.5, 10**0.5, 10.0)  # times the author's
+KINDS = {"lr": "LR", "momentum": "momentum", "weight_decay": "weight decay"}
 PREDICTS = 0.5  # a rank correlation that is of use: half of the way from chance to certainty
 
 
@@ -30,6 +31,7 @@ def clues(lab: Lab) -> Asking[Outcome]:
     records = yield from by_name({(name, length): lab.runs(h, length=length) for name, h in candidates.items() for length in lengths})
     full = {name: records[name, 1.0] for name in candidates if all(r.usable for length in lengths for r in records[name, length])}
     findings = [_short(lab, {name: records[name, length] for name in full}, full, length) for length in SHORT]
+    findings += [_of_one_kind(lab, own, candidates, records, full, key) for key in KINDS]
     findings += [_within(lab, full, at) for at in range(len(full[next(iter(full))][0].curve.step) - 1)]
     findings += _words(own, {name: records[name, SHORT[1]] for name in full}, full, candidates)
     return Outcome(
@@ -47,15 +49,46 @@ def _candidates(own: Hyperparameters) -> dict[str, Hyperparameters]:
 
 def _short(lab: Lab, short: Mapping[str, Sequence[TrialRecord]], full: Mapping[str, Sequence[TrialRecord]], length: float) -> Finding:
     """One seed's short runs against the full runs of the other seeds, so that a lucky seed is not in both."""
-    correlations = [
-        rank_correlation([records[seed].val_loss for records in short.values()], _others(full, seed)) for seed in range(len(lab.seeds))
-    ]
-    ours = over_seeds(correlations)
     what = (
         f"rank correlation of one seed's loss after short runs of {length:g} of the length with that of the full ones' other seeds, "
         f"{len(full)} candidates"
     )
-    return held(what, ours, "", above=PREDICTS, paper="predict")
+    return held(what, _correlation(lab, short, full), "", above=PREDICTS, paper="predict")
+
+
+def _of_one_kind(
+    lab: Lab,
+    own: Hyperparameters,
+    candidates: Mapping[str, Hyperparameters],
+    records: Mapping[tuple[str, float], Sequence[TrialRecord]],
+    full: Mapping[str, Sequence[TrialRecord]],
+    key: str,
+) -> Finding:
+    """The same among candidates that differ in one value alone."""
+    names = _moved(own, candidates, full, key)
+    ours = _correlation(lab, {name: records[name, SHORT[1]] for name in names}, {name: full[name] for name in names})
+    what = f"the same after {SHORT[1]:g} of the length, {len(names)} candidates that differ in {KINDS[key]} alone"
+    return held(what, ours, "", above=PREDICTS)
+
+
+def _correlation(lab: Lab, short: Mapping[str, Sequence[TrialRecord]], full: Mapping[str, Sequence[TrialRecord]]) -> Estimate:
+    return _bounded([
+        rank_correlation([records[seed].val_loss for records in short.values()], _others(full, seed)) for seed in range(len(lab.seeds))
+    ])  # fmt: skip
+
+
+def _bounded(correlations: Sequence[float]) -> Estimate:
+    """Their mean with Student's interval, which ends where correlations do."""
+    found = over_seeds(correlations)
+    return Estimate(value=found.value, low=max(found.low, -1.0), high=min(found.high, 1.0))
+
+
+def _moved(
+    own: Hyperparameters, candidates: Mapping[str, Hyperparameters], full: Mapping[str, Sequence[TrialRecord]], key: str
+) -> list[str]:
+    """Candidates that differ from what they started from in `key` alone, and that itself."""
+    fixed = ("momentum", "momentum_min") if key == "momentum" else (key,)
+    return [name for name, h in candidates.items() if name in full and replace(h, **{k: getattr(own, k) for k in fixed}) == own]
 
 
 def _within(lab: Lab, full: Mapping[str, Sequence[TrialRecord]], at: int) -> Finding:
@@ -65,7 +98,7 @@ def _within(lab: Lab, full: Mapping[str, Sequence[TrialRecord]], at: int) -> Fin
         for seed in range(len(lab.seeds))
     ]
     some = next(iter(full.values()))[0]
-    ours, share = over_seeds(correlations), some.curve.step[at] / some.spec.steps
+    ours, share = _bounded(correlations), some.curve.step[at] / some.spec.steps
     what = f"rank correlation of the loss at {share:.2f} of a full run with the final loss of other seeds"
     return held(what, ours, "", above=PREDICTS, figure="Figs. 1–3", paper="predicts")
 
@@ -84,7 +117,7 @@ def _words(
     compared = Compared(full, log_loss)
     right = asked = 0
     for key in ("lr", "weight_decay"):
-        moved = [name for name, h in candidates.items() if name in full and replace(h, **{key: getattr(own, key)}) == own]
+        moved = _moved(own, candidates, full, key)
         best = candidates[compared.best(moved, largest=False)]
         for name in moved:
             apart = compared.difference(name, compared.best(moved, largest=False), chosen_from=len(moved))
