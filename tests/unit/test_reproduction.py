@@ -289,7 +289,8 @@ def test_claim_3_a_range_test_that_finds_the_same_momentum_in_both_directions_is
 
 @pytest.mark.parametrize(("slope", "expected"), [(-0.1, "holds"), (0.1, "does not hold")])
 def test_claim_4_larger_batches(slope, expected):
-    assert verdict(4, World(loss=lambda spec: 1 + slope * math.log2(spec.hyperparameters.batch_size / 64)), "batch size 256") == expected
+    world = World(loss=lambda spec: 1 + slope * math.log2(spec.hyperparameters.batch_size / 64))
+    assert verdict(4, world, "batch size 256", "at equal samples") == expected
 
 
 def decay_loss(place):

@@ -15,7 +15,7 @@ RATES = (0.5, 1.0, 2.0)  # times the LR scaled with the batch size, so that no s
 
 
 def batch_size(lab: Lab) -> Asking[Outcome]:
-    """Each size at three LRs, for as many samples as it processes in the time of a training."""
+    """Each size at three LRs, for as many samples as it processes in the time of a training, or as a training has (`compare`)."""
     own = yield from lab.settled()
     section = lab.experiment.stages.batch_size
     assert section
@@ -32,12 +32,13 @@ def batch_size(lab: Lab) -> Asking[Outcome]:
     compared = Compared({size: records[size, lr] for size, lr in chosen.items()})
     small, large = min(sizes), max(sizes)
     gap = compared.difference(large, small, chosen_from=len(RATES))
-    what = f"accuracy at batch size {large} less that at {small}, each at its best of {len(RATES)} LRs, at equal time"
+    equal = f"at equal {section.compare}"
+    what = f"accuracy at batch size {large} less that at {small}, each at its best of {len(RATES)} LRs, {equal}"
     finding = held(what, gap, "points", above=0.0, figure="Fig. 6", paper="larger is better")
     return Outcome(
         findings=(finding,),
-        panels=(_drawn(records, chosen),),
-        tables={f"Batch sizes at equal time, {lab.title}": _rows(records, chosen, compared, speeds)},
+        panels=(_drawn(records, chosen, f"Batch sizes {equal}"),),
+        tables={f"Batch sizes {equal}, {lab.title}": _rows(records, chosen, compared, speeds)},
     )
 
 
@@ -56,17 +57,16 @@ def _rows(
             "LR": f"{lr:g}",
             "accuracy, %": compared.shown(size),
             "steps": str(records[size, lr][0].spec.steps),
-            "relative samples/s": f"{speeds.get(size, 1.0):.2f}",
+            **({"relative samples/s": f"{speeds[size]:.2f}"} if size in speeds else {}),
         }
         for size, lr in chosen.items()
     ]
 
 
-def _drawn(records: Mapping[tuple[int, float], Sequence[TrialRecord]], chosen: Mapping[int, float]) -> Panel:
+def _drawn(records: Mapping[tuple[int, float], Sequence[TrialRecord]], chosen: Mapping[int, float], title: str) -> Panel:
     rows = [
         row
         for (size, lr), own in records.items()
         for row in ends({("best LR" if lr == chosen[size] else "other LRs", size): own}, accuracy)
     ]
-    title, y = "Batch sizes at equal time", "test accuracy, %"
-    return Panel(figure="fig6", title=title, x="batch size", y=y, rows=rows, log=True, lines=False)
+    return Panel(figure="fig6", title=title, x="batch size", y="test accuracy, %", rows=rows, log=True, lines=False)
