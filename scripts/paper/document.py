@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from hptune.cli.topics import TOPICS
 from paper.claims import CLAIMS
 from paper.evidence import Panel
 from paper.figures import draw
@@ -19,6 +21,7 @@ from speed.results import table
 
 FIGURE_ORDER = (1, 6, 4, 3, 5, 2, 7, 8)  # claims in the order of the report's figures
 TEMPLATE = Path(__file__).with_name("paper.md.j2")
+WIDTH = 140
 FOR = {"cpu": "CPU", "gpu": "GPU"}
 WORDS = {"holds": "holds", "does not hold": "**does not hold**", "not decided": "not decided"}
 COUNTED = {"holds": "hold", "does not hold": "**do not hold**", "not decided": "not decided"}
@@ -84,10 +87,17 @@ def write(out: Path) -> None:
             for number in FIGURE_ORDER
             if (own := [part for part in parts if part.number == number])
         ],
+        follows=_what_follows(),
         missing=_missing(parts),
         machines=list(dict.fromkeys(part.machine for part in parts)),
     )
     (out / "paper.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def _what_follows() -> str:
+    """What `hptune explain paper` says, but for where it sends its readers: here."""
+    paragraphs = TOPICS["paper"].text().split("\n\n")[1:]
+    return "\n\n".join(textwrap.fill(paragraph, WIDTH, break_on_hyphens=False) for paragraph in paragraphs)
 
 
 def _parts(found: Mapping[str, Any]) -> Iterator[Part]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import Hptune
 
-from hptune.cli.topics import TOPICS, evidence, running, search, stages
+from hptune.cli.topics import TOPICS, evidence, paper, running, search, stages
 from hptune.config.sections import Confirm
 from hptune.stages import STAGES
 
@@ -141,7 +141,7 @@ def test_defaults_are_those_of_the_config() -> None:
     assert f"With {default.seeds} seeds" in text
 
 
-@pytest.mark.parametrize("module", [stages, search, evidence, running], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("module", [stages, search, evidence, paper, running], ids=lambda module: module.__name__.rpartition(".")[2])
 def test_no_number_of_the_code_is_typed_a_second_time(module: ModuleType) -> None:
     for text in typed(module):
         left = OF_FORMULAS_AND_EXAMPLES.sub("", OF_THE_PAPER.sub("", " ".join(text.split())))

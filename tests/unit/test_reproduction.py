@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hptune.cli.topics import TOPICS
 from hptune.config.loader import from_tree
 from hptune.errors import DataError, StageError
 from hptune.imagined import ramped
@@ -529,3 +530,36 @@ def test_a_contestant_searches_for_its_time_and_trains_what_it_found(who, tmp_pa
         (tmp_path / f"{name}-5-3").mkdir(exist_ok=True)
         (tmp_path / f"{name}-5-3" / "result.json").write_text(kept)
     assert raced(tmp_path, minutes=5, repetition=3) == {HPTUNE: result, OPTUNA: result}
+
+
+# ---- what is said of the results
+
+SAID = [
+    ("held", "stable at the LR of the range test", 1, "complete at the suggested LR", "holds"),
+    ("held", "short range tests serve as well", 1, "that 4 range tests of ", "holds"),
+    ("held", "by loss, falling momentum", 3, "1cycle: loss at momentum 0.95→0.85", "holds"),
+    ("held", "by loss, falling momentum", 3, "1cycle, equal LR/(1 − momentum): loss", "holds"),
+    ("held", "a momentum range test is useless", 3, "momentum range test", "holds"),
+    ("held", "branches from the peak LR", 5, "branches from the peak", "holds"),
+    ("held", "better than the author's settings", 7, "less that of the author's setting", "holds"),
+    ("not", "A linear ramp suggests LRs that do worse", 1, "4 linear range tests", "does not hold"),
+    ("not", "Momentum's minimum does matter", 3, "1cycle: accuracy at the best minimum", "does not hold"),
+    ("not", "under a constant LR falling momentum loses", 3, "constant LR: accuracy", "does not hold"),
+    ("not", "Larger batches are not better", 4, "accuracy at batch size", "does not hold"),
+    ("not", "LR·WD is no law", 5, "slope of log best weight decay", "does not hold"),
+    ("not", "Short runs rank LRs", 6, "in LR alone", "holds"),
+    ("not", "not weight decays", 6, "in weight decay alone", "does not hold"),
+    ("not", "before two thirds of it", 6, "at 0.33 of a full run", "does not hold"),
+    ("not", "before two thirds of it", 6, "at 0.67 of a full run", "holds"),
+    ("not", "Clues seldom name the right side", 6, "whose clue names the right side", "does not hold"),
+]
+
+
+@pytest.mark.parametrize(("where", "phrase", "number", "words", "expected"), SAID)
+def test_what_explain_says_is_what_the_results_say(where, phrase, number, words, expected):
+    _, held, failed = TOPICS["paper"].text().split("\n\n")
+    assert phrase in {"held": held, "not": failed}[where]
+    results = json.loads((setups.CONFIGS.parents[1] / "scripts" / "results" / "paper-cpu.json").read_text(encoding="utf-8"))
+    small = next(found for found in results if (found["claim"], found["setup"]) == (number, "cifar10_3layer_cpu"))
+    verdicts = {finding["verdict"] for finding in small["findings"] if words in finding["statement"]}
+    assert verdicts == {expected}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hptune.cli.topics import evidence, output, running, search, stages
+from hptune.cli.topics import evidence, output, paper, running, search, stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ TOPICS = {
         Topic("statistics", "noise, choosing, claiming, and who gets another seed", evidence.statistics),
         Topic("verdicts", "best, tied, worse, and what did not complete", evidence.verdicts),
         Topic("clues", "underfitting, overfitting, unstable, and their causes", evidence.clues),
+        Topic("paper", "the report's claims tried again: what held, and what follows", paper.paper),
         Topic("reproducibility", "what makes two runs give the same numbers", running.reproducibility),
         Topic("continuing", "the journal, kills, damage and --salvage", running.continuing),
         Topic("executors", "where trials run, how many at once, and what if one dies", running.executors),

@@ -84,5 +84,5 @@ def clues() -> str:
 
         "LR too small", "regularization too weak" and their opposites are not read from one curve, where they look alike, but from two
         candidates that differ in one value and that the ranking tells apart (or, for a larger LR, from one that diverged). Clues and
-        causes explain; they decide nothing.
+        causes decide nothing: hptune explain paper.
         """

@@ -25,8 +25,8 @@ def lr_range() -> str:
         are one candidate, and nothing is tried above an LR that failed. The best LR that was checked goes on.
 
         The paper (sections 4.1 and 5) takes the maximum from the range test itself, ramps linearly, and its author's tests were as long
-        as whole trainings. Here the ramp is exponential unless the config says linear, as long as a short run, and decides nothing but
-        where the checks begin.
+        as whole trainings. Run again, shorter ones did as well and linear ones worse (hptune explain paper). Here the ramp is
+        exponential unless the config says linear, as long as a short run, and decides nothing but where the checks begin.
         """
 
 
@@ -52,7 +52,8 @@ def batch_size() -> str:
         the smallest size with {100 * SATURATED:g} % of the best throughput and above the present one: they buy no time. The lowest loss
         goes on, a larger size where the difference is within the noise (hptune explain statistics).
 
-        The paper (section 4.2) takes the largest batch that memory allows. Here a large batch has to earn its place.
+        The paper (section 4.2) takes the largest batch that memory allows. Run again the largest was the worst (hptune explain paper): here
+        a large batch has to earn its place.
         """
 
 
@@ -69,10 +70,11 @@ def momentum() -> str:
         The LR stays as it was found: under cycled momentum the best one hardly moves with the maximum. The lowest loss goes on, a lower
         momentum where the difference is within the noise, since it is the safer one.
 
-        The values, the way down and the short runs are the paper's (sections 4.3 and 5). A momentum range test does not work (Fig. 7b),
-        so that there is none. The paper finds the result nearly insensitive to the minimum, so that it is not searched. By the paper's
-        own Table 1 cycled momentum never significantly beats the best constant value: what it saves is the search for that value. Under
-        schedule: constant or step momentum is constant, at the value.
+        The values, the way down and the short runs are the paper's (sections 4.3 and 5). A momentum range test does not work (Fig. 7b), so
+        that there is none. The paper finds the result nearly insensitive to the minimum; run again it is not (hptune explain paper), but
+        much of what it changes is the effective LR, which has a stage of its own, so that it is not searched. By the paper's own Table 1
+        cycled momentum never significantly beats the best constant value: what it saves is the search for that value. Under schedule:
+        constant or step momentum is constant, at the value.
         """
 
 
@@ -94,7 +96,8 @@ def weight_decay() -> str:
         for AdamW, whose decay is decoupled (arXiv 2405.13698), and (1 - momentum)/(LR·WD) for SGD, whose decay is L2 in the gradient.
 
         The paper also reads weight decay from range tests at several values and from branches at the peak LR (Fig. 12); this tool does
-        neither. Short runs do not see the overfitting that weight decay is needed for: hptune explain transfer.
+        neither. Run again, branches found it, and range tests one that was a little worse (hptune explain paper). Short runs do not see the
+        overfitting that weight decay is needed for: hptune explain transfer.
         """
 
 
@@ -121,11 +124,12 @@ def refine() -> str:
         {FEWEST_LONGER} on. With one, what is left buys {FEWEST_LONGER} to {MOST_LONGER} runs, as many as still come near the full length,
         and more only at that length; runs that would be shorter than {SHORTEST_LONGER:g} short runs are short runs.
 
-        In longer runs the best so far, carried over to their length, is tried beside {DECAY_STEP:g} times its weight decay and beside
-        half and twice its LR at the same LR·WD; less weight decay, or more regularization still, comes in by what these show and by what
-        there is room for. Anything beyond is proposed by Optuna's TPE sampler, told of the earlier trials in its box, at most {ROUND} at
-        a time: within a factor of {LR_REACH:g} of the LR, {DECAY_REACH:g} of the weight decay ({number(low)} to {number(high)} where that
-        is zero), {MOMENTUM_REACH:g} of 1 - momentum, and one batch size up or down among those whose speed was measured.
+        In longer runs the best so far, carried over to their length, is tried beside {DECAY_STEP:g} times its weight decay and beside half
+        and twice its LR at the same LR·WD, which is a start and no law (hptune explain paper); less weight decay, or more regularization
+        still, comes in by what these show and by what there is room for. Anything beyond is proposed by Optuna's TPE sampler, told of the
+        earlier trials in its box, at most {ROUND} at a time: within a factor of {LR_REACH:g} of the LR, {DECAY_REACH:g} of the weight decay
+        ({number(low)} to {number(high)} where that is zero), {MOMENTUM_REACH:g} of 1 - momentum, and one batch size up or down among those
+        whose speed was measured.
 
         Longer runs have seeds of their own. There the best so far stays unless another is better by more than one standard error of the
         seeds and by more than the validation part's sampling makes of luck; short of the full length, more regularization need only be
