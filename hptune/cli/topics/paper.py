@@ -11,10 +11,12 @@ def paper() -> str:
         images; larger ones may differ.
 
         What held: training under 1cycle is stable at the LR of the range test; short range tests serve as well as long ones, where
-        several seeds are read together; by loss, falling momentum is as good as the best constant one; a momentum range test is useless;
-        branches from the peak LR find a weight decay near the best; what hptune run recommends is better than the author's settings.
+        several seeds are read together; at equal length 1cycle is better than a tuned step schedule; by loss, falling momentum is as good
+        as the best constant one; a momentum range test is useless; branches from the peak LR find a weight decay near the best; what
+        hptune run recommends is better than the author's settings.
 
-        What did not hold, and what follows here. A linear ramp suggests LRs that do worse: ramps are exponential. Momentum's minimum does
+        What did not hold, and what follows here. A linear ramp suggests LRs that do worse: ramps are exponential. 1cycle in half the
+        length of a short step schedule falls behind it: how much shorter a training may be, confirm tries out. Momentum's minimum does
         matter, about half of it as an LR in disguise, and under a constant LR falling momentum loses: the minimum stays where the loss
         was lowest, and without a cycle momentum is constant. Larger batches are not better at equal time: they have to earn their place.
         The best weight decay depends on the LR, but LR·WD is no law: in short trainings a low LR underfits and wants less of it. Short
