@@ -553,15 +553,17 @@ SAID = [
     ("not", "not weight decays", 6, "in weight decay alone", "does not hold"),
     ("not", "before two thirds of it", 6, "at 0.33 of a full run", "does not hold"),
     ("not", "before two thirds of it", 6, "at 0.67 of a full run", "holds"),
+    ("open", "ten minutes go further with hptune run or with Optuna's TPE", 8, "less that of Optuna's TPE", "not decided"),
     ("not", "Clues seldom name the right side", 6, "whose clue names the right side", "does not hold"),
 ]
 
 
 @pytest.mark.parametrize(("where", "phrase", "number", "words", "expected"), SAID)
 def test_what_explain_says_is_what_the_results_say(where, phrase, number, words, expected):
-    _, held, failed = TOPICS["paper"].text().split("\n\n")
-    assert phrase in {"held": held, "not": failed}[where]
+    _, held, failed, undecided = TOPICS["paper"].text().split("\n\n")
+    assert phrase in {"held": held, "not": failed, "open": undecided}[where]
     results = json.loads((setups.CONFIGS.parents[1] / "scripts" / "results" / "paper-cpu.json").read_text(encoding="utf-8"))
-    small = next(found for found in results if (found["claim"], found["setup"]) == (number, "cifar10_3layer_cpu"))
-    verdicts = {finding["verdict"] for finding in small["findings"] if words in finding["statement"]}
-    assert verdicts == {expected}
+    findings = [
+        finding for found in results if found["claim"] == number and found["setup"] != "mnist_lenet" for finding in found["findings"]
+    ]
+    assert {finding["verdict"] for finding in findings if words in finding["statement"]} == {expected}
