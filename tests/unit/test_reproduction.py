@@ -553,8 +553,8 @@ SAID = [
     ("not", "not weight decays", 6, "in weight decay alone", "does not hold"),
     ("not", "before two thirds of it", 6, "at 0.33 of a full run", "does not hold"),
     ("not", "before two thirds of it", 6, "at 0.67 of a full run", "holds"),
-    ("open", "ten minutes go further with hptune run or with Optuna's TPE", 8, "less that of Optuna's TPE", "not decided"),
     ("not", "Clues seldom name the right side", 6, "whose clue names the right side", "does not hold"),
+    ("open", "ten minutes go further with hptune run or with Optuna's TPE", 8, "less that of Optuna's TPE", "not decided"),
 ]
 
 

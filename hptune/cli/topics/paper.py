@@ -15,12 +15,12 @@ def paper() -> str:
         hptune run recommends is better than the author's settings.
 
         What did not hold, and what follows here. A linear ramp suggests LRs that do worse: ramps are exponential. 1cycle in half the
-        length of a short step schedule falls behind it: confirm tries what length will do. Momentum's minimum does
-        matter, about half of it as an LR in disguise, and under a constant LR falling momentum loses: the minimum stays where the loss
-        was lowest, and without a cycle momentum is constant. Larger batches are not better at equal time: they have to earn their place.
-        The best weight decay depends on the LR, but LR·WD is no law: in short trainings a low LR underfits and wants less of it. Short
-        runs rank LRs, not weight decays, and no training shows its rank before two thirds of it: so weight decay is raised for the full
-        length, refine runs longer, and confirm decides. Clues seldom name the right side: they decide nothing.
+        length of a short step schedule falls behind it: confirm tries what length will do. Momentum's minimum does matter, about half of
+        it as an LR in disguise, and under a constant LR falling momentum loses: the minimum stays where the loss was lowest, and without
+        a cycle momentum is constant. Larger batches are not better at equal time: they have to earn their place. The best weight decay
+        depends on the LR, but LR·WD is no law: in short trainings a low LR underfits and wants less of it. Short runs rank LRs, not
+        weight decays, and no training shows its rank before two thirds of it: so weight decay is raised for the full length, refine runs
+        longer, and confirm decides. Clues seldom name the right side: they decide nothing.
 
         Not decided: whether ten minutes go further with hptune run or with Optuna's TPE.
         """
