@@ -35,11 +35,12 @@ def chart(panel: Panel) -> Chart:
     else:
         scale = _log(panel.rows) if panel.log else alt.Scale(zero=False)
         x = alt.X("x:Q", title=panel.x, scale=scale, axis=alt.Axis(tickCount=6, format="~g"))
-    y = alt.Y("y:Q", title=panel.y, scale=alt.Scale(zero=False))
+    height = alt.Scale(zero=False, padding=6)  # no point on the axis
+    y = alt.Y("y:Q", title=panel.y, scale=height)
     color = alt.Color("series:N", title=None, sort=None, legend=alt.Legend(columns=2, labelLimit=260))
     offset = {"xOffset": alt.XOffset("series:N", sort=None)} if words and len({row["series"] for row in panel.rows}) > 1 else {}
     points = base.mark_circle(size=28, opacity=0.55).encode(x=x, y=y, color=color, **offset)
-    mean = alt.Y("mean(y):Q", title=panel.y, scale=alt.Scale(zero=False))
+    mean = alt.Y("mean(y):Q", title=panel.y, scale=height)
     if panel.lines:
         over = base.mark_line(strokeWidth=1.6).encode(x=x, y=mean, color=color)
     else:
