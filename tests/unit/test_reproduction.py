@@ -539,7 +539,7 @@ SAID = [
     ("held", "short range tests serve as well", 1, "that 4 range tests of ", "holds"),
     ("held", "at equal length 1cycle is better", 2, "1cycle in 25 epochs less that of the tuned step schedule in 25", "holds"),
     ("held", "at equal length 1cycle is better", 2, "1cycle in 12 epochs less that of the tuned step schedule in 12", "holds"),
-    ("held", "on MNIST 12 epochs of it are worth 85", 2, "1cycle in 12 epochs less that of the author's inv schedule in 85", "holds"),
+    ("held", "on MNIST as good as the author's schedule", 2, "1cycle in 12 epochs less that of the author's inv schedule in 85", "holds"),
     ("held", "by loss, falling momentum", 3, "1cycle: loss at momentum 0.95→0.85", "holds"),
     ("held", "by loss, falling momentum", 3, "1cycle, equal LR/(1 − momentum): loss", "holds"),
     ("held", "a momentum range test is useless", 3, "momentum range test", "holds"),
