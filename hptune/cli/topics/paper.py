@@ -10,8 +10,8 @@ def paper() -> str:
         has the figures, and what was not run. So far these are small nets; larger ones may differ.
 
         What held: training under 1cycle is stable at the LR of the range test; short range tests serve as well as long ones, where
-        several seeds are read together; at equal length 1cycle is better than a tuned step schedule, and on MNIST as good as the
-        author's schedule in a seventh of the epochs; by loss, falling momentum is as good as the best constant one; a momentum range test is
+        several seeds are read together; at equal length 1cycle is better than a tuned step schedule, and on MNIST as good as the author's
+        schedule in a seventh of the epochs; by loss, falling momentum is as good as the best constant one; a momentum range test is
         useless; branches from the peak LR find a weight decay near the best; what hptune run recommends is better than the author's
         settings.
 
