@@ -213,9 +213,9 @@ def spec_of(problem: Problem, *, steps: int = 40, seed: int = 3, evaluate_at: tu
 
 
 def reproducible(outcome: TrialOutcome) -> str:
-    """All of an outcome but its timings and process, as text in which NaN equals NaN."""
+    """All of an outcome but its timings, process and machine, as text in which NaN equals NaN."""
     record = asdict(outcome.record)
-    for name in ("seconds", "worker"):
+    for name in ("seconds", "worker", "host"):
         del record[name]
     return repr((record, dict(outcome.curve.columns)))
 
