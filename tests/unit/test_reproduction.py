@@ -59,7 +59,7 @@ class World:
             margin=1.0,
             experiment=experiment,
             task=TASK,
-            paper={"minutes": (10,), "beside": "a core each"},
+            paper={"minutes": (10,), "pairs": 4, "beside": "a core each"},
             **made_up,
         )
         self.asked = []

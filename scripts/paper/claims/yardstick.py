@@ -13,7 +13,7 @@ from paper.race import CONTESTANTS, HPTUNE, OPTUNA, Result
 def yardstick(lab: Lab) -> Generator[list[TrialSpec], list[TrialRecord], Outcome]:
     """Races of every length the setup names, in pairs: the same seed and split for both contestants."""
     yield []
-    raced = {minutes: [lab.race(minutes, seed) for seed in lab.seeds] for minutes in lab.paper["minutes"]}
+    raced = {minutes: [lab.race(minutes, seed) for seed in range(lab.paper["pairs"])] for minutes in lab.paper["minutes"]}
     return Outcome(
         findings=[_finding(lab, minutes, found) for minutes, found in raced.items()],
         panels=(_drawn(raced),),
@@ -23,7 +23,7 @@ def yardstick(lab: Lab) -> Generator[list[TrialSpec], list[TrialRecord], Outcome
 
 def _finding(lab: Lab, minutes: float, found: Sequence[Mapping[str, Result]]) -> Finding:
     gap = over_seeds([pair[HPTUNE].accuracy - pair[OPTUNA].accuracy for pair in found])
-    what = f"accuracy of {CONTESTANTS[HPTUNE]} less that of {CONTESTANTS[OPTUNA]} after {minutes:g} min, {len(lab.seeds)} pairs"
+    what = f"accuracy of {CONTESTANTS[HPTUNE]} less that of {CONTESTANTS[OPTUNA]} after {minutes:g} min, {len(found)} pairs"
     return held(what, gap, "points", above=0.0)
 
 
