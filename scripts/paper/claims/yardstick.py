@@ -15,13 +15,13 @@ def yardstick(lab: Lab) -> Generator[list[TrialSpec], list[TrialRecord], Outcome
     yield []
     raced = {minutes: [lab.race(minutes, seed) for seed in range(lab.paper["pairs"])] for minutes in lab.paper["minutes"]}
     return Outcome(
-        findings=[_finding(lab, minutes, found) for minutes, found in raced.items()],
+        findings=[_finding(minutes, found) for minutes, found in raced.items()],
         panels=(_drawn(raced),),
         tables={f"Within so many minutes, {lab.title}; {lab.paper['beside']}": _rows(raced)},
     )
 
 
-def _finding(lab: Lab, minutes: float, found: Sequence[Mapping[str, Result]]) -> Finding:
+def _finding(minutes: float, found: Sequence[Mapping[str, Result]]) -> Finding:
     gap = over_seeds([pair[HPTUNE].accuracy - pair[OPTUNA].accuracy for pair in found])
     what = f"accuracy of {CONTESTANTS[HPTUNE]} less that of {CONTESTANTS[OPTUNA]} after {minutes:g} min, {len(found)} pairs"
     return held(what, gap, "points", above=0.0)
