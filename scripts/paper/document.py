@@ -127,7 +127,7 @@ def estimate(ours: Mapping[str, float], unit: str) -> str:
 
 def _number(value: float, unit: str) -> str:
     if unit == "points":
-        return f"{value:+.2f}"
+        return f"{value:+z.2f}"
     return f"{value:.2f}" if unit != "×" else f"{value:.3g}"
 
 

@@ -19,7 +19,7 @@ from hptune.schedules import tabulate
 from hptune.trial import CurveSummary, Numerics, Task, TrialRecord
 from paper import setups
 from paper.claims import CLAIMS
-from paper.document import write
+from paper.document import estimate, write
 from paper.evidence import Compared, Estimate, at_the_edge, judged, optima, over_seeds, rank_correlation, share_of
 from paper.lab import Lab, Searched
 from paper.performers import MissingError, Place, Reads, Trains, answered
@@ -59,7 +59,7 @@ class World:
             margin=1.0,
             experiment=experiment,
             task=TASK,
-            paper={"minutes": (10,), "pairs": 4, "beside": "a core each"},
+            paper={"minutes": (10,), "pairs": 5, "beside": "a core each"},
             **made_up,
         )
         self.asked = []
@@ -367,7 +367,7 @@ def test_claim_8_races_are_compared_in_pairs(ahead, expected):
             OPTUNA: result(OPTUNA, repetition, 60 + 5 * repetition),
         }
 
-    assert verdict(8, World(race=race), "after 10 min") == expected
+    assert verdict(8, World(race=race), "after 10 min, 5 pairs") == expected
 
 
 @pytest.mark.parametrize("number", [number for number in CLAIMS if number != 8])
@@ -427,6 +427,10 @@ def test_the_document_has_each_claim_with_its_verdict_and_names_what_was_not_run
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
     write(tmp_path)
     assert (tmp_path / "paper.md").read_text() == text
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    assert estimate({"low": -0.5, "value": -0.002, "high": 0.5}, "points") == "+0.00 [-0.50, +0.50] points"
 
 
 @pytest.mark.parametrize(("scale", "name"), [(scale, setup.name) for scale, own in SCALES.items() for setup in own])
